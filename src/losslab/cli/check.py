@@ -63,7 +63,7 @@ def _check(arguments: list[str]) -> int:
 def _check_contract(loss: "Loss") -> bool:
     """Log the card of a loss and the result of each check of the contract. Return whether all checks passed."""
     from losslab.analysis.loss_cards import card_text  # noqa: PLC0415
-    from losslab.losses.contract.report import check_loss  # noqa: PLC0415
+    from losslab.losses.contract.claims import check_loss  # noqa: PLC0415
 
     name = getattr(loss, "name", type(loss).__name__)
     logger.info("%s\n", card_text.text(name, loss))

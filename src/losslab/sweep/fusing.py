@@ -21,12 +21,10 @@ from losslab.runs.config import identity
 from losslab.runs.renames import rename_targets
 from losslab.runs.trust import leaves
 from losslab.sweep.state import Fuse, Job, JobGroup, Sweep
-from losslab.training.fused import FusedMember, MemberResult
+from losslab.training.fused import REFUSAL, FusedMember, MemberResult
 
 logger = logging.getLogger("losslab")
 
-REFUSAL = "cannot be fused"
-"""How the reason begins with which `train_group` refuses a member. The member then runs alone."""
 RESULTS = "results.json"
 """The file in the folder of a group that is written when the group has ended."""
 _AUTO_SIZE = 1024

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -25,17 +26,9 @@ from losslab.errors import LabError, message_of
 from losslab.losses import catalog
 from losslab.losses.adapter.adapted import Adapted
 from losslab.losses.base import Loss
+from losslab.models import schedules
 from losslab.models.learner import Learner
 from losslab.models.optimizers import check_accumulation, learning_rate, set_mode, try_step
-from losslab.models.schedules import (
-    RunLength,
-    find_misfits,
-    is_limited,
-    make_schedule,
-    monitors_metric,
-    required_step_arguments,
-    run_length,
-)
 from losslab.targets import Kind, choose_kind, encode
 from losslab.training.distributed import environment
 from losslab.training.instantiate import format_value
@@ -109,18 +102,18 @@ def _unscales(optimizer: Optimizer) -> bool:
 
 def _check_scheduler(learner: Learner, trainer: Trainer, optimizer: Optimizer) -> None:
     """Raise a LabError unless the scheduler can be instantiated and take a step."""
-    factory, length = learner.scheduler, RunLength(1_000_000, "step", 1000)  # the actual length is not known yet
+    factory, length = learner.scheduler, schedules.RunLength(1_000_000, "step", 1000)  # the true one is not known
     assert factory is not None  # noqa: S101 -- for the type checker
     with _list_arguments_on_error("scheduler.scheduler", factory), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns if the scheduler steps before the optimizer
-        scheduler = make_schedule(factory, optimizer, learner.monitor_mode, lambda: length)
-        name, required = type(scheduler).__name__, required_step_arguments(scheduler)
+        scheduler = schedules.make_schedule(factory, optimizer, learner.monitor_mode, lambda: length)
+        name, required = type(scheduler).__name__, schedules.required_step_arguments(scheduler)
         if not all(hasattr(scheduler, each) for each in ("optimizer", "state_dict", "load_state_dict")):
             raise LabError(f"scheduler.scheduler: {name} is no scheduler of torch.optim.lr_scheduler: choose another")
         if len(required) > 1 or {*required} & {"epoch", "num_updates"}:
             called = f"{name}.step({', '.join(required)})"
             raise LabError(f"scheduler.scheduler: {called} is not called: only step() and step(metric) are")
-        if not monitors_metric(scheduler):
+        if not schedules.monitors_metric(scheduler):
             scheduler.step()
             return
         scheduler.step(0.0)
@@ -145,15 +138,14 @@ def check_schedule(learner: Learner, trainer: Trainer, batches: int) -> None:
     if learner.scheduler is None:
         return
     optimizer, _ = try_step(learner.optimizer, learner.parameters(), trainer.strategy.root_device)
-    scheduler = make_schedule(
-        learner.scheduler, optimizer, learner.monitor_mode, lambda: run_length(trainer, batches, learner.interval)
-    )
-    if not is_limited(trainer):
+    find_length = partial(schedules.run_length, trainer, batches, learner.interval)
+    scheduler = schedules.make_schedule(learner.scheduler, optimizer, learner.monitor_mode, find_length)
+    if not schedules.is_limited(trainer):
         return
-    length = run_length(trainer, batches, learner.interval)
-    if monitors_metric(scheduler):
+    length = find_length()
+    if schedules.monitors_metric(scheduler):
         length = replace(length, count=length.count // (trainer.check_val_every_n_epoch or 1))
-    for line in find_misfits(scheduler, length):
+    for line in schedules.find_misfits(scheduler, length):
         logger.warning("%s", line)
 
 
@@ -171,11 +163,11 @@ def check_averaging(trainer: Trainer, batches: int) -> None:
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         own = getattr(type(callback), "should_update", None) is not EMAWeightAveraging.should_update
-        if own or not is_limited(trainer):
+        if own or not schedules.is_limited(trainer):
             continue
         decay = float(callback._kwargs["avg_fn"](torch.ones(()), torch.zeros(()), 1))  # noqa: SLF001
         needed = math.ceil(1 / max(1e-6, 1 - decay) - 1e-3)
-        steps, epochs = (run_length(trainer, batches, unit) for unit in ("step", "epoch"))
+        steps, epochs = (schedules.run_length(trainer, batches, unit) for unit in ("step", "epoch"))
         updates = chain(
             (step for step in range(steps.count) if callback.should_update(step_idx=step)),
             (epoch for epoch in range(epochs.count) if callback.should_update(epoch_idx=epoch)),

@@ -19,8 +19,7 @@ from losslab.losses.contract.behaviour import (
     propagates_nan,
     takes_one_hot_for_a_class,
 )
-from losslab.losses.contract.claims import CLAIMS
-from losslab.losses.contract.report import run_check
+from losslab.losses.contract.claims import CLAIMS, run_check
 from losslab.losses.contract.sample_inputs import is_classification, with_class_counts
 
 NAMES = catalog.names()

@@ -6,7 +6,7 @@ import pytest
 
 from losslab.losses import BCE, GCE, L1, MAE, MSE, RCE, Barron, Card, CrossEntropy, Focal, Huber, KLDiv, Slope, SmoothL1
 from losslab.losses.contract import behaviour, claims
-from losslab.losses.contract.report import run_check
+from losslab.losses.contract.claims import run_check
 from losslab.targets import Kind
 
 FALSE = [

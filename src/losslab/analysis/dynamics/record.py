@@ -156,15 +156,6 @@ class Record(Snapshot, RecordedExamples):
             mean = np.cumsum(np.where(trained[:, None], margin, 0), axis=0, dtype=np.float64) / count
         return np.where(count > 0, mean, np.nan)
 
-    def forgetting_events(self) -> NDArray[np.int64]:
-        """Return how often each example is predicted right in one snapshot and wrong in the next (n,).
-
-        Source: Toneva et al., An empirical study of example forgetting during deep neural network learning, 2019. The
-        paper compares consecutive presentations of the example. This method misses changes between two snapshots.
-        """
-        right = ~self.mispredicted()
-        return np.asarray((right[:-1] & ~right[1:]).sum(axis=0), dtype=np.int64)
-
     def loss_auroc(self) -> Numbers:
         """Return the AUROC of a large loss as a detector of wrong labels, at each snapshot (L,)."""
         return np.array([auroc(loss, self.corrupted) for loss in self.loss])

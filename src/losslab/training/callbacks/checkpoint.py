@@ -3,29 +3,22 @@
 import logging
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, LambdaCallback
+from torch import Tensor
 
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.models.learner import Learner
 from losslab.runs import RunFolder, resume_checkpoint
 from losslab.training import weights
-from losslab.training.callbacks.checkpoint_state import (
-    complete,
-    current_state,
-    finite_state,
-    first_non_finite,
-    frozen_copy,
-    resume_at_epoch_start,
-    resume_at_validation,
-)
+from losslab.training.callbacks import checkpoint_state
 from losslab.training.callbacks.disk import cannot_write_message
-from losslab.training.callbacks.measured_weights import MeasuredWeights
 from losslab.training.distributed.signals import SAVE, SharedRequest, SignalHandler
 
 logger = logging.getLogger(__name__)
@@ -95,7 +88,7 @@ class BestAndLastCheckpoint(Checkpoint):
             return
         if trainer.global_step:
             state = self._state(trainer)
-            resume_at_epoch_start(state, trainer)
+            checkpoint_state.resume_at_epoch_start(state, trainer)
             self._write_last(trainer, state)
         self._end_if_requested(trainer)
 
@@ -112,12 +105,12 @@ class BestAndLastCheckpoint(Checkpoint):
             return
         state = self._state(trainer)
         if phase == "validation":
-            resume_at_validation(state)
+            checkpoint_state.resume_at_validation(state)
         if requested:
             self._write_last(trainer, state)
             self._end_if_requested(trainer)
         else:
-            self._before_validation = frozen_copy(state) if trainer.is_global_zero else state
+            self._before_validation = checkpoint_state.frozen_copy(state) if trainer.is_global_zero else state
 
     def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
         self._validation_began = time.monotonic()
@@ -142,8 +135,8 @@ class BestAndLastCheckpoint(Checkpoint):
         self._newest_is_best = self._is_better(pl_module)
         if not self._newest_is_best:
             return
-        state = current_state(trainer)
-        if first_non_finite(state) is None:
+        state = checkpoint_state.current_state(trainer)
+        if checkpoint_state.first_non_finite(state) is None:
             self.best_values = pl_module.current_values()
             self.best_epoch = trainer.current_epoch + 1
             problem = (
@@ -152,7 +145,7 @@ class BestAndLastCheckpoint(Checkpoint):
             )
             self._weights.compare(pl_module, problem, state["state_dict"])
             # A copy, because training changes the tensors of the state in place.
-            self._unwritten_best = frozen_copy(state) if trainer.is_global_zero else None
+            self._unwritten_best = checkpoint_state.frozen_copy(state) if trainer.is_global_zero else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
         # Otherwise, in an epoch that was resumed midway, Lightning does not pass the metric to ReduceLROnPlateau.
@@ -162,7 +155,7 @@ class BestAndLastCheckpoint(Checkpoint):
             self.best_values = pl_module.current_values() | ({} if self._newest_is_best else self.best_values)
         if is_last_epoch(trainer):  # now, because WeightAveraging replaces the weights afterwards
             state = self._state(trainer)
-            self._final = frozen_copy(state) if trainer.is_global_zero else state
+            self._final = checkpoint_state.frozen_copy(state) if trainer.is_global_zero else state
 
     def on_train_end(self, trainer: Trainer, pl_module: Learner) -> None:
         self._request.submit_and_wait(self.signals.request())
@@ -207,7 +200,7 @@ class BestAndLastCheckpoint(Checkpoint):
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:
         """Return the state to write."""
-        return finite_state(trainer)
+        return checkpoint_state.finite_state(trainer)
 
     def _is_better(self, learner: Learner) -> bool:
         value = learner.values[learner.monitor]
@@ -287,6 +280,44 @@ class BestAndLastCheckpoint(Checkpoint):
         return state
 
 
+class MeasuredWeights:
+    """Copies the weights and the buffers of the network, and logs a warning if they differ later.
+
+    It costs nothing if all callbacks are of losslab or Lightning, or on other ranks than the first.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[str, Tensor] = {}
+        self._callbacks = ""
+
+    def setup(self, trainer: Trainer) -> None:
+        """Find the callbacks of the user."""
+        kinds = [type(each) for each in trainer.callbacks]  # type: ignore[attr-defined]
+        libraries = ("losslab.", "lightning.")
+        own = [kind.__name__ for kind in kinds if not kind.__module__.startswith(libraries) or kind is LambdaCallback]
+        self._callbacks = ", ".join(own) if trainer.is_global_zero else ""
+
+    def remember(self, learner: Learner, state: Mapping[str, Any] | None = None) -> None:
+        """Remember the weights of a learner, or those in a `state_dict` of it."""
+        if self._callbacks:
+            self._copies = {name: tensor.detach().clone() for name, tensor in _tensors(learner, state).items()}
+
+    def compare(self, learner: Learner, problem: str, state: Mapping[str, Any] | None = None) -> None:
+        """Log the problem if the weights of the learner, or in the `state_dict`, are not those last remembered."""
+        if not self._callbacks:
+            return
+        pairs = [(self._copies[name], tensor) for name, tensor in _tensors(learner, state).items()]
+        if not all(torch.allclose(old.to(new), new, rtol=0, atol=0, equal_nan=True) for old, new in pairs):
+            logger.warning("callbacks (%s): %s", self._callbacks, problem)
+            self._callbacks = ""  # once is enough
+
+
+def _tensors(learner: Learner, state: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+    saved = learner.network.state_dict(prefix="network.") | dict(learner.named_parameters())
+    chosen = saved if state is None else {name: state[name] for name in saved}
+    return {name: value for name, value in chosen.items() if isinstance(value, Tensor)}  # not an extra state
+
+
 def find_checkpoint_callback(trainer: Trainer) -> BestAndLastCheckpoint | None:
     """Return the trainer's BestAndLastCheckpoint, or None."""
     return next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestAndLastCheckpoint)), None)
@@ -310,7 +341,7 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
         OSError: the file cannot be written.
     """
     try:
-        atomic.write_with_checksum(path, lambda file: torch.save(complete(state), file))
+        atomic.write_with_checksum(path, lambda file: torch.save(checkpoint_state.complete(state), file))
     except RuntimeError as error:  # on a full disk, torch raises this instead of the OSError
         cause = error.__context__
         while cause is not None and not isinstance(cause, OSError):

@@ -7,6 +7,9 @@ member of the group writes an ordinary run folder.
 from dataclasses import dataclass
 from typing import Any
 
+REFUSAL = "cannot be fused"
+"""How the reason begins for which a member is not trained in a group, but must be trained alone."""
+
 
 @dataclass(frozen=True)
 class FusedMember:

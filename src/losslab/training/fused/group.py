@@ -23,7 +23,7 @@ from losslab.runs import RunFolder, resume_checkpoint
 from losslab.training.callbacks.checkpoint import BestAndLastCheckpoint
 from losslab.training.callbacks.checkpoint_state import current_state
 from losslab.training.experiment import made_with
-from losslab.training.fused import FusedMember, MemberResult
+from losslab.training.fused import REFUSAL, FusedMember, MemberResult
 from losslab.training.fused.data import FusedData
 from losslab.training.fused.files import GroupFiles
 from losslab.training.fused.learner import FusedLearner, Member
@@ -33,9 +33,6 @@ from losslab.training.global_state import global_state
 from losslab.training.trainer import make_trainer, suppress_lightning_noise
 
 logger = logging.getLogger("losslab")
-
-CANNOT = "cannot be fused: "
-"""The start of the reason of a member that must be trained alone."""
 
 
 def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys.maxsize) -> dict[int, MemberResult]:
@@ -57,7 +54,7 @@ def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys
         group = build_group(members)
         results = {number: MemberResult(reason=reason) for number, reason in group.failures.items()}
         parts, alone = _recorded_partition(group, folder, *partition(group, largest))
-        results |= {number: MemberResult(reason=f"{CANNOT}{reason}") for number, reason in alone.items()}
+        results |= {number: MemberResult(reason=f"{REFUSAL}: {reason}") for number, reason in alone.items()}
         folders = [RunFolder(folder / f"part{number}" if len(parts) > 1 else folder) for number in range(len(parts))]
         for part, own in zip(parts, folders, strict=True):
             if not all(member.finished for member in part):

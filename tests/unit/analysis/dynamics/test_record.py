@@ -69,11 +69,6 @@ def test_large_residuals_of_either_sign_mark_wrong_values():
     assert each.margin_auroc()[1] == 1
 
 
-def test_forgetting_is_a_change_from_right_to_wrong():
-    each = record(np.ones((5, 3)), margin=[[1, -1, 1], [-1, -1, 1], [1, -1, 1], [0, 1, 1], [1, 1, 1]])
-    assert each.forgetting_events().tolist() == [2, 0, 0]
-
-
 def test_scalars_include_noise_auroc_only_with_wrong_labels():
     clean = record([[1, 2], [1, 2]])
     noisy = record([[1, 2], [1, 2]], corrupted=[False, True])

@@ -9,7 +9,7 @@ from losslab.errors import LabError, NonFiniteError
 from losslab.io import atomic
 from losslab.training import experiment as lab
 from losslab.training import weights
-from losslab.training.callbacks import checkpoint
+from losslab.training.callbacks import checkpoint, checkpoint_state
 
 
 def history(experiment):
@@ -125,14 +125,14 @@ def sizes(state):
 
 
 def test_what_is_kept_of_a_better_epoch_does_not_grow_with_the_number_of_epochs(train, monkeypatch):
-    kept, copy = [], checkpoint.frozen_copy
-    monkeypatch.setattr(checkpoint, "frozen_copy", lambda state: (kept.append(copy(state)), kept[-1])[1])
+    kept, copy = [], checkpoint_state.frozen_copy
+    monkeypatch.setattr(checkpoint_state, "frozen_copy", lambda state: (kept.append(copy(state)), kept[-1])[1])
     dynamics = ("callbacks=dynamics", "callbacks.dynamics.draw=false", "callbacks.dynamics.every=1")
     train("trainer.max_epochs=40", "trainer.check_val_every_n_epoch=1", "logger=none", *dynamics)
     _, *better, _ = kept  # the first validation might take long, and the last epoch is kept, too
     assert len(better) == 40, "not every epoch is better than all before: this test shows less than it could"
     assert len({sizes(state) for state in better[3:]}) == 1  # the first epochs add the names of metrics
-    written = [checkpoint.complete(state) for state in better]
+    written = [checkpoint_state.complete(state) for state in better]
     assert [len(state["callbacks"]["History"]["rows"]) for state in written] == [*range(40)]
     for name in ("History", "Path", "Dynamics"):
         assert sizes(written[30]["callbacks"][name]) > sizes(written[10]["callbacks"][name])
