@@ -66,7 +66,11 @@ def _draw_seeds(axes: "Axes", comparison: MetricComparison, groups: list[Group])
         _draw_interval(axes, row, comparison.mean(group), estimate, colour, window)
     axes.set_yticks(range(len(groups)), ["\n".join(wrap(label, 32)) for label in labels[: len(groups)]])
     axes.tick_params(axis="y", labelsize="small" if max(map(len, labels)) > 20 else "medium")
-    axes.set_title(head if head != "runs" else "", fontsize="small", loc="left", x=-0.02, ha="right")
+    if head != "runs":
+        axes.annotate(
+            head, (0, 1), xycoords="axes fraction", xytext=(-6, 6), textcoords="offset points", ha="right",
+            fontsize="small", annotation_clip=False,
+        )  # fmt: skip
     axes.set_ylim(len(groups) - 0.4, -0.6)
     better = "higher" if comparison.better == "max" else "lower"
     mean = "geometric mean" if comparison.ratios else "mean"

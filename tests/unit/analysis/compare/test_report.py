@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 from folders import accuracies, run
+from matplotlib.text import Text
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from losslab.analysis.compare import compare, report, tensorboard
-from losslab.io.figures import COLOURS
+from losslab.io.figures import COLOURS, rasterize
 
 
 @pytest.fixture
@@ -82,6 +83,15 @@ def test_a_figure_shows_at_most_sixty_groups(tmp_path):
     figure = compare([tmp_path]).figure()
     assert len(figure.axes[0].get_yticks()) == 60
     assert "the 60 best are drawn" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_the_heading_of_the_groups_is_within_the_figure(tmp_path):
+    for rate in (0.01, 0.02):
+        run(tmp_path / str(rate), optimizer__lr=rate)
+    figure = compare([tmp_path]).figure()
+    rasterize(figure)
+    (heading,) = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text() == "optimizer.lr")
+    assert heading.get_window_extent().x0 >= 0
 
 
 def test_files_of_an_earlier_comparison_are_removed_and_those_of_the_user_are_kept(runs, tmp_path):
