@@ -53,10 +53,11 @@ def compare(arguments: Sequence[str] | None = None) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from losslab.analysis.compare import report  # noqa: PLC0415 -- after --help, which needs none of this
-    from losslab.analysis.compare.comparison import NOTHING_FINISHED  # noqa: PLC0415
-    from losslab.analysis.compare.comparison import compare as compare_runs  # noqa: PLC0415
-    from losslab.analysis.compare.tables import metric_rows  # noqa: PLC0415
+    with fast_imports():
+        from losslab.analysis.compare import report  # noqa: PLC0415 -- after --help, which needs none of this
+        from losslab.analysis.compare.comparison import NOTHING_FINISHED  # noqa: PLC0415
+        from losslab.analysis.compare.comparison import compare as compare_runs  # noqa: PLC0415
+        from losslab.analysis.compare.tables import metric_rows  # noqa: PLC0415
 
     reach = None if options.reach is None else _parse_reach(options.reach)
     comparison = compare_runs(options.folders, options.metric, options.baseline, reach, options.scale)
