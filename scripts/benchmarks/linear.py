@@ -156,6 +156,7 @@ def process_timer(command: tuple[str, ...]) -> Callable[[], float]:
     script, *arguments = command
     script = script if script == "-m" else str(ROOT / script)
     environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(ROOT / "src")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled once, in the warm-up round
 
     def timed() -> float:
         with tempfile.TemporaryDirectory() as folder:
