@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -53,6 +53,7 @@ def train_group(members: Sequence[FusedMember], folder: Path, largest: int = sys
     with global_state():
         group = build_group(members)
         results = {number: MemberResult(reason=reason) for number, reason in group.failures.items()}
+        _log_failures(members, group.failures)
         parts, alone = _recorded_partition(group, folder, *partition(group, largest))
         results |= {number: MemberResult(reason=f"{REFUSAL}: {reason}") for number, reason in alone.items()}
         folders = [RunFolder(folder / f"part{number}" if len(parts) > 1 else folder) for number in range(len(parts))]
@@ -81,6 +82,16 @@ def _recorded_partition(
             return [[members[number] for number in part] for part in recorded], alone
     runs.write_json(file, {"parts": numbers})
     return parts, alone
+
+
+def _log_failures(members: Sequence[FusedMember], failures: Mapping[int, str]) -> None:
+    """Write the reason to train.log of each member that could not be built, as the run alone does."""
+    for member in members:
+        if (reason := failures.get(member.number)) is not None:
+            log = RunFolder(Path(member.config["run_dir"])).log
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"job {member.number} failed: {reason}\n")
 
 
 def _log_to_stdout() -> None:

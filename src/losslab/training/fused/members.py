@@ -29,7 +29,7 @@ from losslab.training.callbacks.loss_schedules import Anneal
 from losslab.training.experiment import Experiment, build, check_data, check_first_step, seed_all
 from losslab.training.fused import FusedMember
 from losslab.training.fused.learner import Member
-from losslab.training.fused.stack import LossStack, Stacked, structure
+from losslab.training.fused.stack import LossStack, NotFusableError, Stacked, structure
 from losslab.training.instantiate import make, make_data, make_loss, make_partial
 from losslab.training.network import make_network
 from losslab.training.teacher import trusting
@@ -302,6 +302,7 @@ def _try(members: Sequence[Member], batch: Batch, spec: DataSpec) -> None:
     parameter = next((each for each in members[0].network.parameters()), torch.zeros(()))
     inputs = batch.inputs.to(parameter.dtype).cpu()
     losses = LossStack([member.loss for member in members], spec, parameter.dtype)
+    before = [each.clone() for each in losses.buffers()]
     outputs = networks(inputs, shared=True)
     target = batch.target.cpu()
     totals, weights, _ = losses.totals(outputs, target.expand(len(members), *target.shape))
@@ -309,6 +310,8 @@ def _try(members: Sequence[Member], batch: Batch, spec: DataSpec) -> None:
     losses.predictions(outputs)
     if spec.task is not Task.REGRESSION:
         losses.probabilities(outputs)
+    if any(not torch.equal(*pair) for pair in zip(before, losses.buffers(), strict=True)):
+        raise NotFusableError("the loss has a buffer that changes during training")
 
 
 def bytes_of_member(member: Member, group: BuiltGroup) -> int:

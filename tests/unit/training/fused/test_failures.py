@@ -77,6 +77,12 @@ def test_members_with_an_invalid_number_fail_alone(tmp_path, bad, common):
     assert "\n" not in reasons[0]
 
 
+def test_the_log_of_a_member_that_cannot_be_built_contains_the_reason(tmp_path):
+    results = train_fused(tmp_path, [["seed=0"], ["seed=1", "optimizer.lr=-1"]], *LINE)
+    assert results[0].reason is None
+    assert RunFolder(tmp_path / "1").log.read_text() == f"job 1 failed: {results[1].reason}\n"
+
+
 def _failures(folder: Path, members: list[list[str]], *common: str) -> dict[int, str]:
     configs = [configuration(folder / str(index), *common, *own) for index, own in enumerate(members)]
     group = [FusedMember(index, config, finished=False, resumes=False) for index, config in enumerate(configs)]

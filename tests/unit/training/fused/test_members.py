@@ -21,6 +21,20 @@ from losslab.training.weights import load
 DIGITS = ["model=mlp", "model.hidden=[8]", "data=digits", "data.size=8", "data.batch_size=400", "loss=cross_entropy",
           "trainer.max_epochs=2", DOUBLE]  # fmt: skip
 
+COUNTING_LOSS = """
+import torch
+from losslab.losses.cross_entropy import CrossEntropy
+
+class Counting(CrossEntropy):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def score(self, outputs, target):
+        self.calls += 1
+        return super().score(outputs, target) * self.calls
+"""
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
@@ -82,6 +96,15 @@ def test_a_group_is_cut_so_that_its_parts_fit_into_half_of_the_memory(tmp_path, 
     found, alone = partition(group, 100)
     assert [len(part) for part in found] == parts
     assert alone == {}
+
+
+def test_a_loss_whose_buffer_changes_cannot_be_fused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "counting_loss.py").write_text(COUNTING_LOSS)
+    group = build_members(
+        tmp_path, [["seed=0"], ["seed=1"]], *DIGITS, "loss=custom", "loss._target_=counting_loss.Counting"
+    )
+    assert partition(group, 100) == ([], dict.fromkeys((0, 1), "the loss has a buffer that changes during training"))
 
 
 @pytest.mark.slow
