@@ -3,7 +3,7 @@
 import copy
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -199,9 +199,12 @@ def build_group(members: Sequence[FusedMember]) -> BuiltGroup:
     """
     builder, group = _Builder(), BuiltGroup()
     leads: dict[str, Experiment] = {}
+    folders: set[str] = set()
     for member in members:
         kind = _targets(member.config)
         try:
+            _check_folder(member, folders)
+            folders.add(member.config["run_dir"])
             if kind not in leads:
                 leads[kind] = builder.lead(member)
             group.members.append(builder.member(member, leads[kind]))
@@ -209,6 +212,13 @@ def build_group(members: Sequence[FusedMember]) -> BuiltGroup:
             group.failures[member.number] = str(error)
     group.modules, group.leads = builder.modules, [*leads.values()]
     return group
+
+
+def _check_folder(member: FusedMember, taken: Collection[str]) -> None:
+    """Raise a LabError if the folder of a member contains another run, or will: `taken` are those of other members."""
+    folder, continues = member.config["run_dir"], member.resumes or member.finished
+    if folder in taken or (not continues and RunFolder(Path(folder)).config.exists()):
+        raise LabError(f"{folder} already contains a run: choose another run_dir")
 
 
 def _targets(config: dict[str, Any]) -> str:

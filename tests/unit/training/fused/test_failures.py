@@ -9,6 +9,7 @@ from losslab import runs
 from losslab.errors import LabError
 from losslab.runs import RunFolder
 from losslab.training.fused import FusedMember
+from losslab.training.fused.group import train_group
 from losslab.training.fused.members import build_group
 
 LINE = ["model=linear", "data=line", "loss=mse", "optimizer=sgd", "trainer.max_epochs=20", DOUBLE]
@@ -87,6 +88,21 @@ def _failures(folder: Path, members: list[list[str]], *common: str) -> dict[int,
     configs = [configuration(folder / str(index), *common, *own) for index, own in enumerate(members)]
     group = [FusedMember(index, config, finished=False, resumes=False) for index, config in enumerate(configs)]
     return build_group(group).failures
+
+
+def test_a_member_does_not_overwrite_a_run(tmp_path):
+    folders = [tmp_path / name for name in ("taken", "new", "new")]
+    folders[0].mkdir()
+    (folders[0] / "config.json").write_text("{}")
+    group = [
+        FusedMember(index, configuration(folder, *LINE), finished=False, resumes=False)
+        for index, folder in enumerate(folders)
+    ]
+    results = train_group(group, tmp_path / "group")
+    line = "already contains a run: choose another run_dir"
+    reasons = {0: f"{folders[0]} {line}", 1: None, 2: f"{folders[2]} {line}"}
+    assert {number: result.reason for number, result in results.items()} == reasons
+    assert (folders[0] / "config.json").read_text() == "{}"
 
 
 def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path):
