@@ -138,11 +138,6 @@ class FusedData(LightningDataModule):
         ]
         return orders[0].argsort()[orders[1]]
 
-    def class_counts(self) -> list[Tensor | None]:
-        """Return the class counts of the training data of each member."""
-        counts = [module.class_counts for module in self.modules]
-        return [counts[index] for index in self.module_of]
-
     @staticmethod
     def _reads_whole_split(module: ExperimentDataModule) -> bool:
         size: Any = module.splits["train"].size

@@ -21,7 +21,7 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams
 from losslab.io import atomic
 from losslab.runs.config import hyperparameters
 from losslab.training.callbacks.checkpoint import write_checkpoint
-from losslab.training.callbacks.tensorboard import chart_layout
+from losslab.training.callbacks.tensorboard import Dashboard, chart_layout
 from losslab.training.callbacks.weight_trajectory import element_names
 from losslab.training.fused.learner import FusedLearner, Member
 from losslab.training.fused.recorder import Recorder
@@ -79,10 +79,10 @@ class GroupFiles:
     def ending(self, index: int) -> Ending:
         """Return how the training of a member ended."""
         recorder, names = self.recorder, self.learner.names_of(index)
-        last = recorder.rows[-1] if recorder.rows else None
         early = recorder.ended.get(index)
-        epoch, step = (last[0], last[1]) if early is None and last is not None else (0, 0)
-        epoch, step = (early["epoch"], early["step"]) if early is not None else (epoch, step)
+        epoch, step = recorder.rows[-1][:2] if recorder.rows else (0, 0)
+        if early is not None:
+            epoch, step = early["epoch"], early["step"]
         best_epoch = int(recorder.best["epoch"][index]) or None
         if best_epoch is not None:
             column = dict(zip(recorder.columns, recorder.best["values"][:, index].tolist(), strict=True))
@@ -250,29 +250,17 @@ class GroupFiles:
         """Write the TensorBoard events of training: curves, gradient norms, custom scalars and hyperparameters."""
         if not any((member.config.get("logger") or {}).values()):
             return
-        with (member.folder.path / self._event_file).open("wb") as file:
-            content = BytesIO()
-            writer = RecordWriter(content)
-            _, start, _ = hparams(_written(hyperparameters(member.config)), {})
-            writer.write(self._event(0, start))
-            content.write(self._layout)
-            for step, values in self._curves(index):
-                writer.write(self._event(step, _scalars(values)))
-            file.write(content.getvalue())
+        _, start, _ = hparams(Dashboard(hyperparameters(member.config)).hparams, {})
+        curves = (self._record(step, _scalars(values)) for step, values in self._curves(index))
+        (member.folder.path / self._event_file).write_bytes(b"".join([self._record(0, start), self._layout, *curves]))
 
     def write_test(self, index: int, values: Mapping[str, float]) -> None:
         """Append the metrics of the test to the TensorBoard events of a member."""
-        member = self.learner.members[index]
-        path = member.folder.path / self._event_file
-        if not path.exists():
-            return
-        content = BytesIO()
-        writer = RecordWriter(content)
-        if values:
-            writer.write(self._event(self.ending(index).step, _scalars(values)))
-        writer.write(self._event(0, hparams({}, {})[2]))
-        with path.open("ab") as file:
-            file.write(content.getvalue())
+        path = self.learner.members[index].folder.path / self._event_file
+        if path.exists():
+            records = [self._record(self.ending(index).step, _scalars(values))] if values else []
+            with path.open("ab") as file:
+                file.write(b"".join([*records, self._record(0, hparams({}, {})[2])]))
 
     @cached_property
     def _event_file(self) -> str:
@@ -287,9 +275,7 @@ class GroupFiles:
     @cached_property
     def _layout(self) -> bytes:
         """The record of the custom scalars page, which is the same for all members."""
-        content = BytesIO()
-        RecordWriter(content).write(self._event(0, custom_scalars(chart_layout(self.recorder.columns))))
-        return content.getvalue()
+        return self._record(0, custom_scalars(chart_layout(self.recorder.columns)))
 
     def _curves(self, index: int) -> Iterator[tuple[int, dict[str, float]]]:
         """Yield steps and values for TensorBoard: of at most 50 epochs, always of the last, and the gradient norms."""
@@ -306,11 +292,12 @@ class GroupFiles:
                 curves[step] = {name: float(values[index]) for name, values in norms.items()} | curves.get(step, {})
         yield from sorted(curves.items())
 
-    def _event(self, step: int, summary: Any) -> bytes:
+    def _record(self, step: int, summary: Any) -> bytes:
+        """Return an event at the time of its step, as a record of an event file."""
         steps, times = self._clock
-        now = times[min(bisect_left(steps, step), len(times) - 1)]
-        content: bytes = Event(wall_time=now, step=step, summary=summary).SerializeToString()
-        return content
+        now, content = times[min(bisect_left(steps, step), len(times) - 1)], BytesIO()
+        RecordWriter(content).write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
+        return content.getvalue()
 
 
 def _scalars(values: Mapping[str, float]) -> Any:
@@ -320,7 +307,3 @@ def _scalars(values: Mapping[str, float]) -> Any:
 def _csv(header: Sequence[str], columns: Sequence[Sequence[str]]) -> bytes:
     """Format columns of numbers, as `losslab.io.tables.csv_text` formats rows, which takes three times as long."""
     return "".join(f"{line}\n" for line in [",".join(header), *map(",".join, zip(*columns, strict=True))]).encode()
-
-
-def _written(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if isinstance(value, int | float | str)}
