@@ -29,6 +29,11 @@ from losslab.training.fused.optimizers import gradient_norms
 logger = logging.getLogger("losslab")
 
 _REPORT_SECONDS = 0.25
+_SAVED = (
+    "rows", "columns", "times", "weights", "gradients", "warnings", "ended", "best", "finals", "moments",
+    "final_moment", "epochs", "_every", "_rates", "_newest_is_best",
+)  # fmt: skip
+"""The attributes of a `Recorder` that a checkpoint contains."""
 
 
 class Recorder(Checkpoint):
@@ -85,20 +90,13 @@ class Recorder(Checkpoint):
         """For each member whose loss is not finite in this validation or test, the batch with which this began."""
 
     def state_dict(self) -> dict[str, Any]:
-        names = (
-            "rows", "columns", "times", "weights", "gradients", "ended", "best", "finals", "moments", "epochs",
-            "_every", "warnings",
-        )  # fmt: skip
         stopping = {index: callback.state_dict() for index, callback in self.early_stopping.items()}
-        return {name: getattr(self, name) for name in names} | {
-            "rates": self._rates, "stopping": stopping, "final": self.final_moment,
-            "spent": time.perf_counter() - self._started, "newest": self._newest_is_best,
-        }  # fmt: skip
+        spent = time.perf_counter() - self._started
+        return {name: getattr(self, name) for name in _SAVED} | {"stopping": stopping, "spent": spent}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
-        self._rates, self.final_moment = state.pop("rates"), state.pop("final")
-        self._started, self._newest_is_best = time.perf_counter() - state.pop("spent"), state.pop("newest")
+        self._started = time.perf_counter() - state.pop("spent")
         for index, each in state.pop("stopping").items():
             self.early_stopping[index].load_state_dict(each)
         for name, value in state.items():
