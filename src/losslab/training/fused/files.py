@@ -149,12 +149,12 @@ class GroupFiles:
         if (stopping := self.recorder.early_stopping.get(index)) is not None:
             callbacks[stopping.state_key] = stopping.state_dict()
         if ending.best_epoch is not None:
-            moment = self.recorder.moments[int(self.recorder.best["moment"][index])]
-            write_checkpoint(self._checkpoint(index, moment, self._best_state(index, moment), callbacks), folder.best)
+            shared = self.recorder.shared_states[int(self.recorder.best["step"][index])]
+            write_checkpoint(self._checkpoint(index, shared, self._best_state(index, shared), callbacks), folder.best)
         if ending.reason is None:
             state = self.finals[index]
-            moment = state.get("moment") or self.recorder.final_moment or {}
-            checkpoint = self._checkpoint(index, moment, state, callbacks)
+            shared = state.get("shared") or self.recorder.final_shared or {}
+            checkpoint = self._checkpoint(index, shared, state, callbacks)
             checkpoint["learner"]["values"] = self._newest(index)
             weights = self._best_state(index, None)["state_dict"] if ending.best_epoch else state["state_dict"]
             write_checkpoint(entries_below("network.", weights), folder.weights)
@@ -200,49 +200,49 @@ class GroupFiles:
         columns = self._weights[index, : len(rows)].T.astype(str).tolist()
         return _csv(["epoch", "step", *names], [[str(row[0]) for row in rows], [str(row[1]) for row in rows], *columns])
 
-    def _best_state(self, index: int, moment: dict[str, Any] | None) -> dict[str, Any]:
-        """Return weights, and if `moment` is given the optimizer state, of the best epoch of a member."""
+    def _best_state(self, index: int, shared: dict[str, Any] | None) -> dict[str, Any]:
+        """Return weights, and if `shared` is given the optimizer state, of the best epoch of a member."""
         best, networks = self.recorder.best, self.learner.networks
         tensors = dict(zip(networks.parameter_names, best["parameters"], strict=True))
         tensors |= dict(zip(networks.buffer_names, best["buffers"], strict=True))
         state = {f"network.{name}": tensors[name][index].clone() for name in networks.template.state_dict()}
         result: dict[str, Any] = {"state_dict": state | self.learner.losses.state_of(index, "loss.")}
-        if moment is not None:
+        if shared is not None:
             optimizer = self.learner.stacked_optimizer
-            result["optimizer_state"] = optimizer.state_of(index, best["optimizer"], moment["step"])
+            result["optimizer_state"] = optimizer.state_of(index, best["optimizer"], shared["step"])
         return result
 
     def _checkpoint(
-        self, index: int, moment: dict[str, Any], state: dict[str, Any], callbacks: dict[str, Any]
+        self, index: int, shared: dict[str, Any], state: dict[str, Any], callbacks: dict[str, Any]
     ) -> dict[str, Any]:
         """Return the content of a Lightning checkpoint of a member."""
         optimizer = self.learner.stacked_optimizer
         setting = int(optimizer.setting_of[index])
-        schedule = moment["schedules"].get(setting)
+        schedule = shared["schedules"].get(setting)
         averages = [name for name in self.learner.names_of(index) if name.startswith("train/")]
         checkpoint = {
-            "epoch": moment["epoch"],
-            "global_step": moment["step"],
+            "epoch": shared["epoch"],
+            "global_step": shared["step"],
             "pytorch-lightning_version": lightning.__version__,
             "state_dict": state["state_dict"],
-            "loops": moment["loops"],
+            "loops": shared["loops"],
             "callbacks": callbacks,
             "optimizer_states": [
-                {"state": state["optimizer_state"], "param_groups": moment["parameter_groups"][setting]}
+                {"state": state["optimizer_state"], "param_groups": shared["parameter_groups"][setting]}
             ],
             "lr_schedulers": [] if schedule is None else [schedule],
             "learner": {
                 "sums": torch.zeros(1, len(averages), 2, dtype=torch.float64),
                 "values": callbacks["BestAndLast"]["best_values"],
-                "fresh": [name for name in moment["fresh"] if name in {*self.learner.names_of(index)}],
-                "loader": moment["loader"],
+                "fresh": [name for name in shared["fresh"] if name in {*self.learner.names_of(index)}],
+                "loader": shared["loader"],
                 "logged": [{}],
             },
-            "should_stop": int("moment" in state),  # the last state of a member that was stopped early
+            "should_stop": int("shared" in state),  # the last state of a member that was stopped early
         }
         callback = self.recorder.annealing.get(index)
         if callback is not None:
-            number = callback.value(moment["epoch"], self.recorder.epochs)
+            number = callback.value(shared["epoch"], self.recorder.epochs)
             checkpoint["loss_numbers"] = {callback.parameter: number}
         return checkpoint
 

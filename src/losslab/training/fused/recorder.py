@@ -30,8 +30,8 @@ logger = logging.getLogger("losslab")
 
 _REPORT_SECONDS = 0.25
 _SAVED = (
-    "rows", "columns", "times", "weights", "gradients", "warnings", "ended", "best", "finals", "moments",
-    "final_moment", "epochs", "_every", "_rates", "_newest_is_best",
+    "rows", "columns", "times", "weights", "gradients", "warnings", "ended", "best", "finals", "shared_states",
+    "final_shared", "epochs", "_every", "_rates", "_newest_is_best",
 )  # fmt: skip
 """The attributes of a `Recorder` that a checkpoint contains."""
 
@@ -71,12 +71,12 @@ class Recorder(Checkpoint):
         self.ended: dict[int, dict[str, Any]] = {}
         """For each member that ended early its last epoch and step, and the reason; None for early stopping."""
         self.best: dict[str, Any] = {}
-        """Of the best epoch of each member: epoch (M,), 0 if there is none; values (metrics, M); moment (M,); state."""
+        """Of the best epoch of each member: epoch (M,), 0 if there is none; values (metrics, M); step (M,); state."""
         self.finals: dict[int, dict[str, Any]] = {}
         """The state of each member that was stopped early, as `FusedLearner.state_of` returns it."""
-        self.moments: dict[int, dict[str, Any]] = {}
+        self.shared_states: dict[int, dict[str, Any]] = {}
         """What the checkpoints of all members have in common, by the step at which they were taken."""
-        self.final_moment: dict[str, Any] | None = None
+        self.final_shared: dict[str, Any] | None = None
         self.epochs: int | None = None
         """The number of epochs of the run; None if nothing limits it."""
         self._every = 1
@@ -112,7 +112,7 @@ class Recorder(Checkpoint):
             self._newest_is_best = torch.zeros(size, dtype=torch.bool)
             self.best = {
                 "epoch": torch.zeros(size, dtype=torch.int64),
-                "moment": torch.zeros(size, dtype=torch.int64),
+                "step": torch.zeros(size, dtype=torch.int64),
                 "values": torch.full((len(self.columns), size), torch.nan, dtype=torch.float64),
                 "parameters": [each.detach().clone() for each in networks.stacked_parameters],
                 "buffers": [each.clone() for each in networks.buffers()],
@@ -205,12 +205,12 @@ class Recorder(Checkpoint):
         if is_last_epoch(trainer):
             self._end_if_not_finite(trainer, pl_module, finished=True)
         if is_last_epoch(trainer) or not pl_module.active.any():
-            self.final_moment = self._moment(trainer, pl_module)
+            self.final_shared = self._shared_state(trainer, pl_module)
         trainer.should_stop |= not pl_module.active.any()
         self._log(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: FusedLearner) -> None:
-        self.final_moment = self.final_moment or self._moment(trainer, pl_module)  # None after max_time
+        self.final_shared = self.final_shared or self._shared_state(trainer, pl_module)  # None after max_time
 
     def _end_if_not_finite(self, trainer: Trainer, learner: FusedLearner, *, finished: bool) -> None:
         """End the members whose state contains NaN or infinity, which is not written. `finished`: see `_end`."""
@@ -230,7 +230,7 @@ class Recorder(Checkpoint):
     def _keep_best(self, trainer: Trainer, learner: FusedLearner) -> None:
         """Copy the state of the members whose newest validation was their best."""
         new, best, step = self._newest_is_best, self.best, trainer.global_step
-        self.moments[step] = self._moment(trainer, learner)
+        self.shared_states[step] = self._shared_state(trainer, learner)
         rows = new.nonzero().flatten().to(learner.device)
         optimizer = learner.stacked_optimizer
         state = optimizer.tensors()
@@ -242,12 +242,12 @@ class Recorder(Checkpoint):
             own = rows[(rows >= first) & (rows < first + len(tensor))] - first
             old.index_copy_(0, own, tensor.index_select(0, own))
         best["values"] = torch.where(new, self._current_values(learner), best["values"])
-        best["epoch"][new], best["moment"][new] = trainer.current_epoch + 1, step
-        used = {*best["moment"].tolist()}
-        self.moments = {key: moment for key, moment in self.moments.items() if key in used}
+        best["epoch"][new], best["step"][new] = trainer.current_epoch + 1, step
+        used = {*best["step"].tolist()}
+        self.shared_states = {key: state for key, state in self.shared_states.items() if key in used}
 
-    def _moment(self, trainer: Trainer, learner: FusedLearner, member: int | None = None) -> dict[str, Any]:
-        """Return the parts of a checkpoint that all members share at this moment, or what `member` needs of them."""
+    def _shared_state(self, trainer: Trainer, learner: FusedLearner, member: int | None = None) -> dict[str, Any]:
+        """Return the parts of a checkpoint that all members share at this step, or what `member` needs of them."""
         connector: Any = trainer._checkpoint_connector  # noqa: SLF001
         loader: Any = trainer.train_dataloader
         optimizer = learner.stacked_optimizer
@@ -308,7 +308,7 @@ class Recorder(Checkpoint):
                 order = trainer.datamodule.own_order(index, trainer.current_epoch, len(own_batch.index))  # type: ignore[attr-defined]
                 own_batch = own_batch if order is None else Batch(*(each[order.to(each.device)] for each in own_batch))
             where = locate_non_finite(own, "loss" if split else what, own_batch)
-            step, epoch = self._place(trainer, index, split)
+            step, epoch = self._position(trainer, index, split)
             position = step + (what in {"loss", "gradient"}), epoch, batch_idx + 1
             name = type(learner.members[index].loss).__name__
             if what not in {"gradient", "weight"}:
@@ -321,11 +321,11 @@ class Recorder(Checkpoint):
 
     def reason(self, trainer: Trainer, learner: FusedLearner, member: int, split: str) -> str:
         """Return the line that says why the loss of a split is not finite for a member, as that of `FiniteGuard`."""
-        step, epoch = self._place(trainer, member, split)
+        step, epoch = self._position(trainer, member, split)
         name = type(learner.members[member].loss).__name__
         return self._findings.get(member) or no_finite_mean(split, name, step, epoch + (split == "test"))
 
-    def _place(self, trainer: Trainer, member: int, split: str) -> tuple[int, int]:
+    def _position(self, trainer: Trainer, member: int, split: str) -> tuple[int, int]:
         """Return the step and the epoch of a member, as an error message says them."""
         if split == "test":  # after training, current_epoch is one more
             ended = self.ended.get(member, {"step": trainer.global_step, "epoch": trainer.current_epoch})
@@ -345,7 +345,7 @@ class Recorder(Checkpoint):
             if (name := _non_finite_tensor(state)) is not None:
                 reason, finished = non_finite_state(step, name), True
             else:
-                self.finals[member] = state | {"moment": self._moment(trainer, learner, member)}
+                self.finals[member] = state | {"shared": self._shared_state(trainer, learner, member)}
         epochs = epoch if reason is None or finished else epoch - 1
         self.ended[member] = {"epoch": epoch, "step": step, "epochs": epochs, "reason": reason}
         if reason is not None:
