@@ -105,7 +105,7 @@ def gpu(rounds: int) -> str:
 def _section(title: str, cases: tuple[Case, ...], rounds: int, fuse: str) -> str:
     parts = []
     for case in cases:
-        numbers = in_turn(_measures(case, fuse), rounds, case.title)
+        numbers = in_turn(_measures(case, fuse), rounds, case.title, warm_up=False)  # a round takes minutes
         apart, fused = numbers
         times = 1 / ratio(numbers[fused], numbers[apart])
         parts += [

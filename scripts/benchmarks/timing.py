@@ -64,10 +64,10 @@ class Stopwatch:
         return perf_counter()
 
 
-def in_turn(measures: Mapping[str, Callable[[], float]], rounds: int, what: str) -> Numbers:
+def in_turn(measures: Mapping[str, Callable[[], float]], rounds: int, what: str, *, warm_up: bool = True) -> Numbers:
     """Measure each program once per round, after a warm-up round."""
     numbers: Numbers = {name: [] for name in measures}
-    for number in track(range(rounds + 1), f"{what}: rounds (the first warms up)"):
+    for number in track(range(not warm_up, rounds + 1), f"{what}: rounds{' (the first warms up)' * warm_up}"):
         for name, measure in measures.items():
             value = measure()
             if number:
