@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT / "scripts"))  # also for spawned processes
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # for all programs, since commands of losslab set it
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for all programs, since commands of losslab set it
 
 from benchmarks import compare, deterministic, fused, images, linear, page
 

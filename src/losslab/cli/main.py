@@ -105,9 +105,10 @@ def _run(verb: str) -> None:
         )
     from losslab.training.distributed.signals import exit_on_ctrl_c  # noqa: PLC0415
 
-    # Threads of torch that wait for the next operation would otherwise spin, which makes training up to ten times
-    # slower when another process uses the same cores. OpenMP reads the variable when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Threads of torch that wait for work spin, by default 300,000 times, which makes training several times slower when
+    # another process uses the same cores. OpenMP (that of GCC) reads this variable when torch is imported.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     with exit_on_ctrl_c():  # during the imports, which take a second, Ctrl-C would otherwise print a traceback
         function = getattr(import_module(f"losslab.cli.{verb}"), verb)
     function()
