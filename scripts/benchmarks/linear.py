@@ -37,6 +37,7 @@ def process(rounds: int) -> str:
             "at most 1.25 times the time of the raw loop and its plot",
             ratio(numbers[ours], numbers[raw]),
             lambda value: value <= 1.25,
+            "the imports of Lightning and Hydra, and the loop of Lightning",
         ),
         "\n".join(
             target(f"{name} takes at most 0.25 seconds", median(numbers[name]), lambda value: value <= 0.25)
