@@ -281,7 +281,9 @@ def test_a_group_whose_members_are_all_done_does_not_run_again_and_keeps_no_chec
             file = interrupted / "fused" / str(number) / "checkpoints" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
+        (interrupted / "fused" / str(number) / ".results.json.1.tmp").touch()  # of a process that was killed
     assert numbers(again(digits, interrupted).groups) == [[0, 1]]
+    assert not [*interrupted.glob("fused/*/.*.tmp")]
     assert len([*interrupted.glob("fused/0/checkpoints/*")]) == 3
     assert [*interrupted.glob("fused/1/checkpoints/*")] == []
 
