@@ -39,7 +39,7 @@ logger = logging.getLogger("losslab")
 
 _COPIES_OF_WEIGHTS = 14
 """Copies of the weights that training keeps: gradient, optimizer state, best and last state, and temporary ones."""
-_COPIES_OF_OUTPUTS = 10
+_COPIES_OF_OUTPUTS = 13
 """Copies of the outputs of the layers: values kept for the gradient, the gradient, and temporary ones.
 
 Measured are up to 7, with convolutions, which copy their inputs and outputs to another layout.
