@@ -291,7 +291,7 @@ def form_groups(sweep: Sweep, jobs: Sequence[Job], recorded: Mapping[int, Sequen
             continue
         for job in found:
             job.group = number
-        for path in sweep.fused_folder(number).glob(".*.tmp"):  # left by a process that was killed while it wrote a file
+        for path in sweep.fused_folder(number).glob(".*.tmp"):  # left by a process that was killed while it wrote one
             atomic.remove(path)
         if all(job.reused for job in found):
             _remove_checkpoints(sweep.fused_folder(number))
