@@ -38,7 +38,8 @@ def write(new: dict[str, str], order: list[str]) -> None:
 
 def section(title: str, rounds: int, *paragraphs: str) -> str:
     """Format a section: title, conditions and paragraphs."""
-    return "\n\n".join([f"## {title}", f"{conditions()}; median of {rounds} alternating rounds.", *paragraphs])
+    times = f"median of {rounds} alternating rounds" if rounds > 1 else "one round"
+    return "\n\n".join([f"## {title}", f"{conditions()}; {times}.", *paragraphs])
 
 
 def table(numbers: Numbers, headings: tuple[str, str, str], peer: str, form: str = ".2f") -> str:
