@@ -390,7 +390,16 @@ def run_group(members: Sequence[FusedMember], folder: Path) -> dict[int, MemberR
     try:
         results = train_group(members, folder)
     except Exception as error:
+        if _was_interrupted(error):
+            raise KeyboardInterrupt from error
         runs.write_json(folder / RESULTS, {"reason": message_of(error)})
         raise
     runs.write_json(folder / RESULTS, {"results": {str(number): asdict(each) for number, each in results.items()}})
     return results
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Return whether an interrupt caused an error: the interrupted import of a C++ module raises an ImportError."""
+    while isinstance(error, Exception):
+        error = error.__cause__ or error.__context__
+    return error is not None

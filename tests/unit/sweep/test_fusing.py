@@ -6,8 +6,17 @@ import folders
 import pytest
 
 from losslab.errors import LabError
+from losslab.io.untrusted import read_json
 from losslab.runs import RunFolder
-from losslab.sweep.fusing import form_groups, group_jobs, parse_fuse, recorded_groups, similarity, why_alone
+from losslab.sweep.fusing import (
+    form_groups,
+    group_jobs,
+    parse_fuse,
+    recorded_groups,
+    run_group,
+    similarity,
+    why_alone,
+)
 from losslab.sweep.resume import ExistingRuns, take_over
 from losslab.sweep.state import JobCall, JobGroup, Sweep
 from losslab.training.config import compose
@@ -305,3 +314,21 @@ def test_new_groups_get_new_numbers(digits, tmp_path):
 def test_a_damaged_file_records_no_groups(tmp_path, content):
     (tmp_path / "jobs.json").write_text(content)
     assert recorded_groups(tmp_path) == {}
+
+
+def _interrupt_an_import(*_):
+    raise ImportError("initialization failed") from KeyboardInterrupt()
+
+
+def test_a_group_that_is_interrupted_while_it_imports_has_not_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("losslab.training.fused.group.train_group", _interrupt_an_import)
+    with pytest.raises(KeyboardInterrupt):
+        run_group([], tmp_path)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_group_that_fails_has_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("losslab.training.fused.group.train_group", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_group([], tmp_path)
+    assert read_json(tmp_path / "results.json") == {"reason": "division by zero"}
