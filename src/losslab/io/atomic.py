@@ -122,6 +122,13 @@ def remove(path: Path) -> None:
     checksum_path(path).unlink(missing_ok=True)
 
 
+def remove_temporary_files(*folders: Path) -> None:
+    """Remove the files that a process has left which was killed while it wrote into one of these folders."""
+    for folder in folders:
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
 def matches_checksum(path: Path) -> bool | None:
     """Return whether a file matches its checksum; None if it has no checksum file.
 

@@ -47,9 +47,7 @@ def find_resume_point(folder: RunFolder, *, tidy: bool = True) -> ResumePoint | 
         LabError: there are checkpoints, but all are damaged; or there was a best epoch, but best.ckpt is not intact.
     """
     if tidy:
-        for directory in (folder.path, folder.last.parent):
-            for path in directory.glob(".*.tmp"):  # left by a process that was killed while it wrote a file
-                path.unlink(missing_ok=True)
+        atomic.remove_temporary_files(folder.path, folder.last.parent)
     damaged: list[str] = []
     for path in (path for path in (folder.last, folder.previous) if os.path.lexists(path)):
         state, problem = _read_intact(path)

@@ -291,7 +291,7 @@ def form_groups(sweep: Sweep, jobs: Sequence[Job], recorded: Mapping[int, Sequen
             continue
         for job in found:
             job.group = number
-        _remove_temporary_files(sweep.fused_folder(number))
+        atomic.remove_temporary_files(sweep.fused_folder(number))
         if all(job.reused for job in found):
             _remove_checkpoints(sweep.fused_folder(number))
         elif _continues(sweep.fused_folder(number), found):
@@ -333,12 +333,6 @@ def _continues(folder: Path, members: Sequence[Job]) -> bool:
 def has_checkpoint(folder: Path) -> bool:
     """Return whether the folder of a run or of a group contains a checkpoint to resume from."""
     return any(os.path.lexists(path) for path in _checkpoints(folder))
-
-
-def _remove_temporary_files(folder: Path) -> None:
-    """Remove what a process has left that was killed while it wrote a file in the folder of a group."""
-    for path in folder.glob(".*.tmp"):
-        atomic.remove(path)
 
 
 def _remove_checkpoints(folder: Path) -> None:

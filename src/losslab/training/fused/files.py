@@ -137,9 +137,9 @@ class GroupFiles:
         member, ending = self.learner.members[index], self.ending(index)
         folder = member.folder
         if member.resumes:  # a process that was killed here may have left events and temporary files
-            for pattern in ("events.out.tfevents.*", ".*.tmp", "checkpoints/.*.tmp"):
-                for path in folder.path.glob(pattern):
-                    path.unlink(missing_ok=True)
+            atomic.remove_temporary_files(folder.path, folder.last.parent)
+            for path in folder.path.glob("events.out.tfevents.*"):
+                path.unlink(missing_ok=True)
         atomic.write_bytes(folder.history, self._history(index))
         atomic.write_bytes(folder.timing, self._timing(self.epochs(index)))
         if self.recorder.weights:
