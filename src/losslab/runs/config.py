@@ -37,13 +37,14 @@ def changes_no_result(key: str, choices: Mapping[str, Any]) -> bool:
     `choices` maps config groups to choices: data.dir does not change the results of losslab's own data, except
     image_folder.
     """
-    if key == "data.dir" and choices.get("data") not in _data_with_own_dir():
+    if key == "data.dir" and choices.get("data") not in _data_whose_dir_is_neutral():
         return False
     return _is_neutral(key)
 
 
 @cache
-def _data_with_own_dir() -> frozenset[str | None]:
+def _data_whose_dir_is_neutral() -> frozenset[str | None]:
+    """Return the choices of `data` under which data.dir does not change the results."""
     return frozenset({None, *conf_groups.choices("data")} - {"image_folder"})
 
 
