@@ -45,10 +45,10 @@ def counts(src: Path = SRC) -> list[Count]:
     entries = [entry.name for entry in (src / "losslab").iterdir() if entry.name not in ignored]
     state = [f"{file.relative_to(src)}: {name}" for file in files for name in mutable_state(file.read_text())]
     return [
-        Count("Python files", len(files), 220),
+        Count("Python files", len(files), 230),
         Count("median lines of a file", median(lines), 100, at_least=True),
-        Count("lines", sum(lines), 33_000),
-        Count("entries at the root of losslab", len(entries), 12),
+        Count("lines", sum(lines), 36_000),
+        Count("entries at the root of losslab", len(entries), 13),
         Count("module-level mutable names", len(state), 0, details=tuple(state)),
     ]
 
