@@ -25,6 +25,8 @@ _SHORT = [
     "logger=none", "callbacks=none", "examine=false", "test=false", "optimizer=momentum",
 ]  # fmt: skip
 _IMAGES = ["data=digits", "data.size=8", "data.batch_size=500"]
+_RECORDED = {"label_smoothing": {"label_smoothing": 0.2}}
+"""Hyperparameters of the recorded runs whose default in conf/loss has changed since."""
 _SMALL = ["model=mlp", "model.hidden=[16]", "loss=cross_entropy"]
 
 
@@ -50,7 +52,7 @@ def configuration(name: str, teacher: Path) -> dict[str, Any]:
         data = _IMAGES
     else:
         data = ["data=diabetes", "data.batch_size=120"]
-    return _compose(*_SMALL, *data) | {"loss": catalog.config(name)}
+    return _compose(*_SMALL, *data) | {"loss": catalog.config(name) | _RECORDED.get(name, {})}
 
 
 class _Recorder(Callback):
