@@ -15,7 +15,7 @@ from typing import Any
 
 from losslab.errors import LabError
 from losslab.io import atomic, conf_groups
-from losslab.io.untrusted import check_output_path, read_json, read_yaml
+from losslab.io.untrusted import check_output_path, read_json, read_text, read_yaml
 from losslab.runs.config import choice_names, find_problem
 from losslab.runs.renames import rename_targets
 from losslab.runs.trust import check_targets
@@ -26,6 +26,8 @@ JOBS = "jobs.json"
 """The file in a sweep's folder that lists the resolved configurations of its jobs. `resume=` reads it."""
 
 _IMAGE_FOLDER = "losslab.data.image_folder.ImageFolder"
+_UNQUOTED_ITEM = re.compile(r"- [\w+~][^:#]*$")
+"""A line of a YAML list whose item is the text itself."""
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _MAX_NAME = 150
 """The largest number of characters of a default name before its seed."""
@@ -67,6 +69,7 @@ class RunFolder:
     exported = _PathBelow("exported.pt2")
     log = _PathBelow("train.log")
     composed = _PathBelow(".hydra", "config.yaml")
+    overrides = _PathBelow(".hydra", "overrides.yaml")
     teacher = _PathBelow("teacher")
     """A run folder that contains only the configuration and the weights of the teacher."""
 
@@ -179,6 +182,18 @@ class RunFolder:
         if not isinstance(content, dict):
             raise LabError(f"{path} {problem}: {advice}")
         return content
+
+    def read_overrides(self) -> list[str]:
+        """Read the overrides from which Hydra composed the configuration; [] if they are not recorded, or damaged."""
+        try:
+            lines = read_text(self.overrides).splitlines()
+            if all(map(_UNQUOTED_ITEM.match, lines)):  # as almost always: read_yaml takes milliseconds
+                return [line.removeprefix("- ") for line in lines]
+            content = read_yaml(self.overrides)
+        except (OSError, ValueError):
+            return []
+        is_valid = isinstance(content, list) and all(isinstance(override, str) for override in content)
+        return content if is_valid else []
 
     @property
     def launch_dir(self) -> Path | None:

@@ -26,6 +26,24 @@ def test_missing_or_damaged_configuration_is_refused(tmp_path, content, message)
         RunFolder(tmp_path).read_config()
 
 
+@pytest.mark.parametrize(
+    ("content", "overrides"),
+    [
+        ("- loss=mse\n- +own=[1,2]\n- ~noise\n", ["loss=mse", "+own=[1,2]", "~noise"]),
+        ("- loss=mse\n- 'tags=[a, ''b'']'\n- name=a\n  b\n", ["loss=mse", "tags=[a, 'b']", "name=a b"]),
+        ("[]\n", []),
+        ("- loss=mse\n- {a: b}\n", []),
+        ("- [\n", []),
+        (None, []),
+    ],
+)
+def test_overrides_are_read_as_hydra_wrote_them_or_not_at_all(tmp_path, content, overrides):
+    if content is not None:
+        (tmp_path / ".hydra").mkdir()
+        (tmp_path / ".hydra" / "overrides.yaml").write_text(content)
+    assert RunFolder(tmp_path).read_overrides() == overrides
+
+
 def without(key):
     return {name: value for name, value in folders.config().items() if name != key}
 

@@ -62,7 +62,8 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
         # Without the choices: equal settings are the same configuration, whatever file they are from.
         same = ((key, _canonical(key, value)) for key, value in settings.items() if not key.startswith("choices."))
         by_settings.setdefault(frozenset(same), (settings, []))[1].append(run)
-    names = group_names([settings for settings, _ in by_settings.values()])
+    overrides = [next((run.overrides for run in members if run.overrides), []) for _, members in by_settings.values()]
+    names = group_names([settings for settings, _ in by_settings.values()], overrides)
     groups = []
     for name, (settings, members) in zip(names, by_settings.values(), strict=True):
         finished = sorted((run for run in members if not run.problem), key=lambda run: run.written)
@@ -146,14 +147,15 @@ def _without_run(value: Any, run: Run) -> str:
     return re.sub(rf"(?<!\d){run.seed}(?!\d)", "{seed}", text)
 
 
-def group_names(settings: Sequence[Settings]) -> list[tuple[str, ...]]:
+def group_names(settings: Sequence[Settings], overrides: Sequence[Sequence[str]] = ()) -> list[tuple[str, ...]]:
     """Return a name for the settings of each group: a tuple of parts such as "loss=focal".
 
     Choices of config groups (loss=focal) precede single values (loss.gamma=2). A part is added to the names
-    of groups that have the same name so far, if their values differ.
+    of groups that have the same name so far, if their values differ. Of several keys whose values differ, those come
+    first that the user varied, according to the `overrides` of each group: the others may only follow from them.
     """
     names: list[tuple[str, ...]] = [()] * len(settings)
-    for key in _naming_keys(settings):
+    for key in _naming_keys(settings, overrides):
         values = [_value(key, each) for each in settings]
         values_of_name = defaultdict(set)
         for name, value in zip(names, values, strict=True):
@@ -227,12 +229,37 @@ def _is_named(value: str, own: Sequence[str]) -> bool:
     return value in own or (_is_number(value) and float(value) in map(float, filter(_is_number, own)))
 
 
-def _naming_keys(settings: Sequence[Settings]) -> list[str]:
-    """Return the keys that may be part of a name, the most important first."""
-    keys = dict.fromkeys(key for each in settings for key in each if not key.startswith("choices."))
+def _naming_keys(settings: Sequence[Settings], overrides: Sequence[Sequence[str]] = ()) -> list[str]:
+    """Return the keys that may be part of a name, the most important first: choices before values (`group_names`)."""
+    varied = _varied_keys(overrides)
+
+    def times_set(key: str) -> int:
+        return sum(groups for override, groups in varied.items() if _is_set(key, override))
+
+    longest_first = sorted(settings, key=len, reverse=True)  # null values are missing, and with them their keys
+    single = {key: times_set(key) for each in longest_first for key in each if not key.startswith("choices.")}
     order = {group: rank for rank, group in enumerate(_KEY_ORDER)}
-    single = sorted(keys, key=lambda key: order.get(key.partition(".")[0], len(order)))
-    return [*conf_groups.SETTINGS, "callbacks", *single]
+    return [
+        *sorted([*conf_groups.SETTINGS, "callbacks"], key=lambda key: not times_set(key)),
+        *sorted(single, key=lambda key: (not single[key], order.get(key.partition(".")[0], len(order)), -single[key])),
+    ]
+
+
+def _varied_keys(overrides: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Return the keys of those overrides that not all groups share, and how many groups have each key."""
+    values = defaultdict(list)
+    for each in overrides:
+        for key, value in dict(override.lstrip("+~").partition("=")[::2] for override in each).items():
+            values[key].append(value)
+    return {key: len(own) for key, own in values.items() if len(own) < len(overrides) or len({*own}) > 1}
+
+
+def _is_set(key: str, override: str) -> bool:
+    """Return whether an override with the key `override` sets this key of `_naming_keys`, not only as a default."""
+    if override in conf_groups.NAMES:
+        return override == key
+    path = override.partition("@")[2] or override
+    return f"{key}.".startswith(f"{path}.") or (path.endswith("._target_") and path.startswith(f"{key}."))
 
 
 def _value(key: str, settings: Settings) -> str:
@@ -242,7 +269,9 @@ def _value(key: str, settings: Settings) -> str:
         target = settings.get(f"{key}.scheduler._target_" if key == "scheduler" else f"{key}._target_")
         if choice is target is None and key in conf_groups.UNSET:
             return "none"
-        is_class = choice in {None, "custom"} or choice == str(target).rpartition(".")[2]
+        is_class = choice in {None, "custom"} or (
+            choice == str(target).rpartition(".")[2] and choice not in conf_groups.choices(key)
+        )
         return format_value(target if is_class and target is not None else choice)
     if key == "callbacks":
         names = dict.fromkeys(name.split(".")[1] for name in settings if name.startswith("callbacks."))

@@ -45,6 +45,13 @@ class Run:
     """When metrics.json was written (config.json if the run is not finished), in seconds since 1970."""
     problem: str = ""
     """Why the run is excluded from the comparison, in one line; "" if it is included."""
+    job_overrides: list[str] | None = None
+    """The overrides of the job of a sweep; None if no sweep recorded them."""
+
+    @cached_property
+    def overrides(self) -> list[str]:
+        """The overrides that the user or the sweep set, such as "loss=focal"; [] if they are not recorded."""
+        return self.folder.read_overrides() if self.job_overrides is None else self.job_overrides
 
     @property
     def seed(self) -> int:
@@ -89,7 +96,7 @@ def read_runs(folders: Sequence[Path]) -> RunCollection:
     jobs = _read_jobs(found, collection)
     for run in found.runs:
         try:
-            collection.runs.append(_read_run(run, jobs.get(run.path.resolve(), "") if jobs else ""))
+            collection.runs.append(_read_run(run, jobs.get(run.path.resolve()) if jobs else None))
         except LabError as error:
             collection.problems.append((str(runs.display_path(run.path)), f"damaged: {error}"))
     if not collection.runs and not collection.problems:
@@ -99,12 +106,12 @@ def read_runs(folders: Sequence[Path]) -> RunCollection:
     return collection
 
 
-def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, str]:
-    """Return why each job of a sweep is not done ("" if it is done), by its resolved run folder.
+def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, dict[str, Any]]:
+    """Return the row of each job of a sweep in summary.json, by its resolved run folder.
 
     Jobs without a run folder, and sweeps that cannot be read, are added to the problems of the collection.
     """
-    job_problems: dict[Path, str] = {}
+    rows_of_runs: dict[Path, dict[str, Any]] = {}
     run_folders: set[Path] = set()
     for sweep in dict.fromkeys([*found.sweeps, *(run.path.parent for run in found.runs)]):
         try:
@@ -117,11 +124,11 @@ def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, s
         for row in rows:
             path = (sweep / row["folder"]).resolve() if row.get("folder") else None
             if path is not None and path in run_folders:
-                job_problems[path] = _job_problem(row)
+                rows_of_runs[path] = row
             elif sweep in found.sweeps:  # skipped if the user named a single run of the sweep
                 name = f"{runs.display_path(sweep)}: job {row['job']} ({' '.join(row['overrides'])})"
                 collection.problems.append((name, _job_problem(row) or "its folder is gone"))
-    return job_problems
+    return rows_of_runs
 
 
 def _job_problem(job: dict[str, Any]) -> str:
@@ -131,16 +138,17 @@ def _job_problem(job: dict[str, Any]) -> str:
     return f"{job['state']}: {job['reason']}" if job.get("reason") else str(job["state"])
 
 
-def _read_run(folder: RunFolder, job_problem: str) -> Run:
-    config = folder.read_unchecked_config()
+def _read_run(folder: RunFolder, job: dict[str, Any] | None) -> Run:
+    """Read a run, and take its overrides from the row of its job, if there is one."""
+    config, overrides = folder.read_unchecked_config(), None if job is None else job["overrides"]
     try:
         metrics = _check_metrics(json.loads(read_text(folder.metrics)))
-        return Run(folder, config, metrics, folder.metrics.stat().st_mtime)
+        return Run(folder, config, metrics, folder.metrics.stat().st_mtime, job_overrides=overrides)
     except FileNotFoundError:
-        problem = job_problem or _progress(folder, config)
+        problem = (job and _job_problem(job)) or _progress(folder, config)
     except (OSError, ValueError, RecursionError) as error:
         problem = f"damaged: {folder.metrics.name} ({error})"
-    return Run(folder, config, {}, folder.config.stat().st_mtime, problem)
+    return Run(folder, config, {}, folder.config.stat().st_mtime, problem, overrides)
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

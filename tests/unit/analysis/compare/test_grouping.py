@@ -1,6 +1,7 @@
 """Groups of runs and their names."""
 
 import os
+from pathlib import Path
 
 import pytest
 from folders import config, run
@@ -13,8 +14,8 @@ from losslab.runs import RunFolder
 from losslab.training.config import compose
 
 
-def a_run(config, path="run"):
-    return Run(RunFolder(path), config, {"test/accuracy": 0.5}, 0.0)
+def a_run(config, path="run", overrides=None):
+    return Run(RunFolder(Path(path)), config, {"test/accuracy": 0.5}, 0.0, job_overrides=overrides)
 
 
 def groups_of(*configs):
@@ -133,6 +134,12 @@ def test_a_custom_loss_is_named_by_its_target():
     assert labels_of(config("mse"), own) == ["loss=mse", "loss=my_losses.Mine"]
 
 
+def test_a_choice_that_is_named_as_its_function_is_named_by_its_choice():
+    functions = {"linear": "losslab.models.linear.linear", "cnn": "mine.cnn"}
+    own = [config(choices__model=name, model___target_=function) for name, function in functions.items()]
+    assert labels_of(*own) == ["model=linear", "model=mine.cnn"]
+
+
 def test_mixed_batches_are_named_by_their_choice_or_by_their_class():
     mixed = {"mix___target_": "losslab.data.transforms.Mix", "choices__mix": "mixup"}
     own = {"mix___target_": "mine.Mix"}
@@ -182,6 +189,98 @@ def test_classes_with_one_name_are_named_with_their_modules():
 
 def test_a_single_group_is_named_by_its_loss():
     assert labels_of(config("focal")) == ["loss=focal"]
+
+
+def labels_of_overrides(*groups):
+    """Labels of runs with these pairs of overrides and configuration."""
+    return [one.label for one in group_runs([a_run(each, overrides=words.split()) for words, each in groups])]
+
+
+def clipped(value, algorithm):
+    return config(trainer__gradient_clip_val=value, trainer__gradient_clip_algorithm=algorithm)
+
+
+def test_groups_are_named_by_the_setting_that_was_set_in_each_of_them():
+    longer = clipped(0.5, "value")
+    longer["trainer"]["max_epochs"] = 20
+    assert labels_of_overrides(
+        ("trainer.gradient_clip_val=null", clipped(None, "norm")),
+        ("trainer.max_epochs=20 trainer.gradient_clip_algorithm=value trainer.gradient_clip_val=0.5", longer),
+    ) == ["trainer.gradient_clip_val=null", "trainer.gradient_clip_val=0.5"]
+
+
+def test_defaults_of_a_choice_of_the_trainer_follow_a_value_that_was_set():
+    own = [config(callbacks__ema__decay=each, trainer__precision=each) for each in (1, 2)]
+    assert labels_of_overrides(
+        ("trainer=a callbacks.ema.decay=1", own[0]), ("trainer=b callbacks.ema.decay=2", own[1])
+    ) == ["callbacks.ema.decay=1", "callbacks.ema.decay=2"]
+
+
+def test_without_overrides_the_first_setting_of_the_configuration_names_groups_even_if_it_is_null():
+    assert labels_of(clipped(None, "norm"), clipped(0.5, "value"))[0] == "trainer.gradient_clip_val=null"
+
+
+def test_groups_are_named_by_the_setting_from_which_another_follows():
+    assert labels_of_overrides(
+        *((f"loss.q=${{noise.rate}} noise.rate={rate}", config(loss__q=rate, noise__rate=rate)) for rate in (0.1, 0.4))
+    ) == ["noise.rate=0.1", "noise.rate=0.4"]
+
+
+@pytest.mark.parametrize("override", ["model", "+model", "model@model"])
+def test_groups_are_named_by_the_model_that_was_chosen_rather_than_by_its_default_loss(override):
+    assert labels_of_overrides(
+        (f"{override}=mlp", config("cross_entropy", choices__model="mlp")),
+        (f"{override}=cnn", config("mse", choices__model="cnn")),
+    ) == ["model=mlp", "model=cnn"]
+
+
+def test_groups_are_named_by_their_losses_rather_than_by_their_own_learning_rates():
+    assert labels_of_overrides(
+        ("loss=focal optimizer.lr=0.3", config("focal", optimizer__lr=0.3)),
+        ("loss=mse optimizer.lr=1", config("mse", optimizer__lr=1)),
+    ) == ["loss=focal", "loss=mse"]
+
+
+def test_groups_of_one_loss_are_named_by_its_parameter_rather_than_by_their_own_learning_rates():
+    assert labels_of_overrides(
+        ("loss=focal optimizer.lr=0.3", config("focal", loss__gamma=2, optimizer__lr=0.3)),
+        ("loss=focal loss.gamma=3 optimizer.lr=1", config("focal", loss__gamma=3, optimizer__lr=1)),
+    ) == ["loss.gamma=2", "loss.gamma=3"]
+
+
+def test_a_choice_that_an_experiment_made_precedes_a_value_that_was_set():
+    assert labels_of_overrides(
+        ("experiment=a optimizer.lr=0.3", config("focal", optimizer__lr=0.3)),
+        ("experiment=b optimizer.lr=1", config("mse", optimizer__lr=1)),
+    ) == ["loss=focal", "loss=mse"]
+
+
+def test_a_loss_that_was_set_by_its_class_names_groups_before_the_model():
+    own = {name: config(choices__loss=None, loss___target_=f"mine.{name}", choices__model=name) for name in "AB"}
+    found = labels_of_overrides(*((f"model={name} loss._target_=mine.{name}", each) for name, each in own.items()))
+    assert found == ["loss=mine.A", "loss=mine.B"]
+
+
+def test_a_value_that_was_set_as_part_of_a_mapping_names_groups():
+    assert labels_of_overrides(
+        *((f"callbacks.ema={{decay:{each}}}", config(loss__q=each, callbacks__ema__decay=each)) for each in (1, 2))
+    ) == ["callbacks.ema.decay=1", "callbacks.ema.decay=2"]
+
+
+def test_groups_whose_overrides_are_not_recorded_are_named_like_the_others():
+    assert labels_of_overrides(
+        ("", config(loss__q=0.1, noise__rate=0.1)), ("noise.rate=0.4", config(loss__q=0.4, noise__rate=0.4))
+    ) == ["noise.rate=0.1", "noise.rate=0.4"]
+
+
+def test_a_setting_that_was_set_but_is_no_part_of_the_names_is_an_unnamed_difference():
+    found = group_runs(
+        [
+            a_run(clipped(None, "norm"), overrides=["trainer.gradient_clip_val=null"]),
+            a_run(clipped(1, "value"), overrides=["trainer.gradient_clip_val=1"]),
+        ]
+    )
+    assert unnamed_differences(found) == {"trainer.gradient_clip_algorithm": ["norm", "value"]}
 
 
 def test_unnamed_differences_leave_out_settings_that_follow_from_a_choice():

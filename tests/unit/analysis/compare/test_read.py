@@ -75,6 +75,18 @@ def test_a_job_that_failed_and_was_finished_later_has_no_problem(tmp_path):
     assert [one.problem for one in read_runs([tmp_path]).runs] == [""]
 
 
+def test_overrides_are_those_of_the_job_or_those_that_hydra_recorded(tmp_path):
+    for name in ("sweep/0-a", "alone", "python"):
+        run(tmp_path / name)
+        if name != "python":
+            (tmp_path / name / ".hydra").mkdir()
+            (tmp_path / name / ".hydra" / "overrides.yaml").write_text("- loss=l1\n")
+    summary(tmp_path / "sweep", {"folder": "0-a", "overrides": ["loss=mse"]})
+    for folders in ([tmp_path], [tmp_path / "sweep" / "0-a", tmp_path / "alone", tmp_path / "python"]):
+        found = {one.folder.path.name: one.overrides for one in read_runs(folders).runs}
+        assert found == {"0-a": ["loss=mse"], "alone": ["loss=l1"], "python": []}
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"seed": "0"}', '{"seed": 1}', "\0\xff"])
 def test_a_damaged_configuration_is_listed_and_the_other_runs_are_read(tmp_path, content):
     run(tmp_path / "good")
