@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from losslab.data.batch import Batch
-from losslab.io.figures import COLOURS, GREY, new_figure, save_png
+from losslab.io.figures import GREY, loss_colour, new_figure, save_png
 from losslab.io.tables import write_csv
 from losslab.losses import BCE, Brier, CrossEntropy, Distillation, RescaledMSE, catalog
 from losslab.losses.base import Loss
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 MARGINS = (0.0, -2.0, -5.0, -10.0)
 _CLASSES = 10
 _COMMON = ("model=mlp", "data.batch_size=null", "trainer=cpu", "trainer.precision=64-true")
-_SHORTER, _LONGER = COLOURS[:2]
 _TITLES = {"digits": "classes (digits)", "diabetes": "values (diabetes)", "counts": "counts"}
 _TICKS = (0.01, 0.1, 1, 10, 100)
 
@@ -186,7 +185,7 @@ def _finding(gradients: Sequence[FirstGradient]) -> str:
 
 def _draw_bars(axes: "Axes", panel: list[FirstGradient]) -> None:
     names, ratios, reference = [one.loss for one in panel], [one.ratio for one in panel], panel[0].reference
-    colours = [GREY if one.loss == reference else _LONGER if one.ratio > 1 else _SHORTER for one in panel]
+    colours = [loss_colour(name) for name in names]
     axes.barh(names, [ratio - 1 for ratio in ratios], left=1, color=colours, height=0.72)
     for row, ratio in enumerate(ratios):
         side, offset = ("left", 3) if ratio >= 1 else ("right", -3)

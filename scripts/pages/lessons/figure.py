@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from losslab.analysis.compare import Group, MetricComparison
-from losslab.io.figures import COLOURS, GREY, new_figure, save_png
+from losslab.io.figures import GREY, loss_styles, new_figure, save_png
 from losslab.io.metric_names import direction
 from pages.experiments import Records, Result
 from pages.lessons.curves import Point, read_points
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-_LINES = ("-", "--", "-.", (0, (1, 1)), "-", "--")
 
 Style = dict[str, tuple[str, str, Any]]
 """Label → (colour, marker, line style), the same in both halves of the figure."""
@@ -33,8 +32,9 @@ def write_figures(lessons: Iterable[Lesson], results: Sequence[Result], records:
 def draw(lesson: Lesson, groups: Sequence[Group], points: Sequence[Point]) -> "Figure":
     """Draw the figure of a lesson from recorded results and curves."""
     comparisons = [panel.compare(groups)[0] for panel in lesson.panels]
-    labels = sorted({group.label for comparison in comparisons for group in comparison.groups})
-    style = {label: (COLOURS[i], _MARKERS[i], _LINES[i]) for i, label in enumerate(labels)}
+    names = {group.label: group.loss_label for comparison in comparisons for group in comparison.groups}
+    lines = zip(sorted(names), loss_styles([names[label] for label in sorted(names)]), _MARKERS, strict=False)
+    style = {label: (line["color"], marker, line["linestyle"]) for label, line, marker in lines}
     counts = [len(comparison.groups) for comparison in comparisons]
     figure = new_figure(9.6, max(4.0, 0.9 + sum(0.34 * count + 1.15 for count in counts)), dpi=130, layout=None)
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)

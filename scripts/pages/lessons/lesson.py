@@ -32,6 +32,8 @@ class Preset:
     """All lines of the file, without comments."""
     sweep: dict[str, list[str]]
     """Swept key → its values."""
+    loss: str
+    """The loss that is chosen for all runs; "" if the sweep or the model chooses it."""
 
     @classmethod
     def read(cls, name: str) -> "Preset":
@@ -41,7 +43,11 @@ class Preset:
         body = [bare for line in text.splitlines() if (bare := re.sub(r"\s*(^|\s)#.*", "", line).rstrip())]
         content: Any = OmegaConf.to_container(OmegaConf.create(text))
         params = content["hydra"]["sweeper"]["params"]
-        return cls(**parts, body=body, sweep={key: _values(str(value)) for key, value in params.items()})
+        sweep = {key: _values(str(value)) for key, value in params.items()}
+        chosen: dict[str, str] = {}
+        for entry in content.get("defaults", []):
+            chosen |= entry
+        return cls(**parts, body=body, sweep=sweep, loss=chosen.get("override /loss", ""))
 
     def jobs(self, seeds: int) -> list[list[str]]:
         """Overrides of each job of the sweep, with only the first `seeds` seeds."""
@@ -169,10 +175,10 @@ class Lesson:
         for result in results:
             if result.experiment == self.name:
                 by_label.setdefault(result.label, {}).setdefault(result.seed, {})[result.metric] = result.value
-        return [make_group(label.split(" "), seeds) for label, seeds in by_label.items()]
+        return [make_group(label.split(" "), seeds, self.preset.loss) for label, seeds in by_label.items()]
 
 
-def make_group(name: Sequence[str], seeds: dict[int, dict[str, float]]) -> Group:
-    """Make a group from the parts of its name and the metrics of each seed; its runs have no folder."""
+def make_group(name: Sequence[str], seeds: dict[int, dict[str, float]], loss: str = "") -> Group:
+    """Make a group from the parts of its name, the metrics of each seed, and its loss; its runs have no folder."""
     runs = [Run(RunFolder(Path()), {"seed": seed}, metrics, 0.0) for seed, metrics in sorted(seeds.items())]
-    return Group(tuple(name), {}, tuple(runs))
+    return Group(tuple(name), {"choices.loss": loss}, tuple(runs))

@@ -16,7 +16,7 @@ from losslab.analysis.compare.read import Run
 from losslab.analysis.compare.tables import NO_VALUE, group_labels
 from losslab.analysis.outputs import SplitOutputs, collect_outputs
 from losslab.errors import LabError, message_of
-from losslab.io.figures import new_figure, save_png
+from losslab.io.figures import colour_ticks, new_figure, save_png
 from losslab.io.tables import markdown_table, write_csv
 from losslab.losses import catalog
 from losslab.losses.base import Loss
@@ -306,7 +306,10 @@ def draw(matrix: Matrix) -> "Figure":
         f"bold: the loss that the models were trained with{'; *: translated' * matrix.translated}", fontsize="small"
     )
     axes.xaxis.tick_top()
-    axes.tick_params(length=0)
+    labels = [group.loss_label for group in matrix.groups], [loss.replace(" ", ", ") for loss in matrix.losses]
+    x_labels, y_labels = labels if matrix.losses_in_rows else labels[::-1]
+    colour_ticks(axes.xaxis, x_labels)
+    colour_ticks(axes.yaxis, y_labels)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1], fraction=0.05, pad=0.02)
     bar.ax.set_yticklabels(["lowest", "highest"], fontsize="small")

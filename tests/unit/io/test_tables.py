@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from losslab.io.figures import COLOURS, encode_png, line_styles, new_figure, rasterize, save_png
+from losslab.io.figures import encode_png, loss_colour, loss_styles, new_figure, rasterize, save_png
 from losslab.io.tables import csv_text, markdown_table, terminal_table, write_csv
+from losslab.losses import catalog
 
 ROWS = [("loss", "mean"), ("a|b", "0.5"), ("[red]", "1")]
 
@@ -42,10 +43,44 @@ def test_terminal_table_fits_the_width_or_is_replaced():
     assert terminal_table(wide, width=80, instead="too wide") != "too wide"
 
 
-def test_49_lines_have_different_pairs_of_colour_and_style():
-    styles = line_styles()
-    pairs = [tuple(next(styles).values()) for _ in range(len(COLOURS) ** 2)]
-    assert len(set(pairs)) == 49
+def test_the_colour_of_a_loss_does_not_depend_on_the_other_losses_of_a_figure_or_their_order():
+    names = [*catalog.names(), *(f"my_loss_{number}" for number in range(20))]
+    for some in (names, names[::-1], names[3::7]):
+        styles = dict(zip(some, loss_styles(some), strict=True))
+        assert all(style["color"] == loss_colour(name) for name, style in styles.items())
+    assert loss_styles(["mse", "focal"]) == loss_styles(["focal", "mse"])[::-1]
+
+
+def test_common_losses_have_different_colours():
+    of_classes = ["cross_entropy", "mse", "focal", "label_smoothing", "gce", "mae", "bce", "brier", "hinge"]
+    of_values = ["mse", "l1", "huber", "log_cosh", "charbonnier", "cauchy", "welsch", "tukey", "smooth_l1"]
+    for names in (of_classes, of_values):
+        assert len({*map(loss_colour, names)}) == len(names)
+
+
+def test_all_losses_in_one_figure_have_different_lines():
+    lines = [tuple(style.values()) for style in loss_styles(catalog.names())]
+    assert len({*lines}) == len(lines) > 50
+
+
+def test_unknown_losses_of_the_same_colour_have_different_line_styles():
+    names = [f"my_loss_{number}" for number in range(40)]
+    lines = [tuple(style.values()) for style in loss_styles(names)]
+    assert len({*lines}) == 40
+    assert len({colour for colour, _ in lines}) < 40
+
+
+def test_settings_of_one_loss_are_shades_that_get_darker_with_a_number():
+    labels = [f"focal, gamma {value}" for value in ("10", "2.5", "5e-1")]
+    dark, middle, light = (style["color"] for style in loss_styles(["mse", *labels])[1:])
+    brightness = [sum(bytes.fromhex(colour.removeprefix("#"))) for colour in (light, middle, dark)]
+    assert brightness == sorted(brightness, reverse=True)
+    assert middle == loss_colour("focal")
+    assert loss_styles(["barron, alpha = -inf", "barron, alpha = -2", "barron, alpha = 0.5"]) == loss_styles(
+        ["barron, alpha = 1", "barron, alpha = 2", "barron, alpha = 3"]
+    )
+    blacks = {style["color"] for style in loss_styles([f"bce, seed {seed}" for seed in range(4)])}
+    assert len(blacks) == 4
 
 
 @pytest.mark.parametrize("as_pixels", [False, True])

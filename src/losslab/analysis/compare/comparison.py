@@ -105,7 +105,7 @@ class Comparison:
 
     def curves_figure(self) -> "Figure":
         """Draw the mean curve of each group with a band over its seeds. Losses are divided by their first value."""
-        return figures.draw_curves(self.ordered, self.histories, self.time_to_reach, self.groups)
+        return figures.draw_curves(self.ordered, self.histories, self.time_to_reach)
 
     @property
     def not_counted(self) -> list[tuple[str, str]]:

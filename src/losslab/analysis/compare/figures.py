@@ -1,16 +1,16 @@
 """Figures of a comparison: seeds, means and differences of a metric, and curves of all groups."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import inf, log, log10
 from textwrap import fill, shorten, wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from losslab.analysis.compare.curves import Curve, Histories, TimeToReach, is_loss
 from losslab.analysis.compare.differences import MetricComparison
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate, exp_or_inf
 from losslab.analysis.compare.tables import best_mean, describe, group_labels
-from losslab.io.figures import COLOURS, new_figure
+from losslab.io.figures import GREY, loss_styles, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 Interval = Estimate | GeometricEstimate | None
 Window = tuple[float, float]
 
-# Colours of Okabe and Ito; black for the reference and for differences that were not tested.
-_VERDICT_COLOURS = {"better": "#009E73", "worse": "#D55E00", "": "#000000"}
-_UNDECIDED = "#6E6E6E"
+_UNDECIDED = {"not distinguishable", "equal", "no verdict"}
 _MAX_GROUPS = 60
-
-_CURVE_COLOURS = (*COLOURS, "#B8A800")
+_MAX_COLOURED = 8
 _OTHER_CURVES = "#BBBBBB"
 _MAX_TICKS = 7
 
@@ -60,8 +57,9 @@ def _draw_seeds(axes: "Axes", comparison: MetricComparison, groups: list[Group])
     values = [[*group.values(comparison.metric).values()] for group in groups]
     estimates = [comparison.estimate(group) for group in groups]
     window = _window([value for seeds in values for value in seeds], ratios=comparison.ratios)
+    colours = _colours(comparison)
     for row, (group, seeds, estimate) in enumerate(zip(groups, values, estimates, strict=True)):
-        colour = _colour(comparison, group)
+        colour = colours[group]
         axes.plot(seeds, [row + 0.22] * len(seeds), "o", color=colour, alpha=0.35, markersize=4.5, markeredgewidth=0)
         _draw_interval(axes, row, comparison.mean(group), estimate, colour, window)
     axes.set_yticks(range(len(groups)), ["\n".join(wrap(label, 32)) for label in labels[: len(groups)]])
@@ -84,8 +82,9 @@ def _draw_differences(axes: "Axes", comparison: MetricComparison, groups: list[G
     axes.axvline(zero, color="black", linewidth=0.9)
     shown = [each for each in comparison.differences if each.group in groups and each.mean is not None]
     window = _window([zero, *(each.mean for each in shown if each.mean is not None)], ratios=comparison.ratios)
+    colours = _colours(comparison)
     for row, group in enumerate(groups):
-        difference, colour = comparison.difference(group), _colour(comparison, group)
+        difference, colour = comparison.difference(group), colours[group]
         word = "no verdict" if difference is None else difference.verdict or "no verdict"
         if group is comparison.reference:
             _draw_interval(axes, row, zero, None, colour, window)
@@ -94,7 +93,8 @@ def _draw_differences(axes: "Axes", comparison: MetricComparison, groups: list[G
             _draw_interval(axes, row, difference.mean, difference.interval, colour, window)
         axes.annotate(
             word, (1, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
-            va="center", color=colour, fontsize="small", annotation_clip=False,
+            va="center", color=GREY if word in _UNDECIDED else "black", fontsize="small",
+            annotation_clip=False,
         )  # fmt: skip
     name = group_labels(comparison.groups)[1][comparison.groups.index(comparison.reference)]
     corrected = f",\ncorrected for {comparison.family_size} comparisons" if comparison.family_size > 1 else ""
@@ -133,21 +133,16 @@ def _arrow_legend(intervals: Iterable[Interval], window: Window) -> str:
     return "\n(arrow: the interval extends further)" if outside else ""
 
 
-def _colour(comparison: MetricComparison, group: Group) -> str:
-    if group is comparison.reference:
-        return _VERDICT_COLOURS[""]
-    difference = comparison.difference(group)
-    return _UNDECIDED if difference is None else _VERDICT_COLOURS.get(difference.verdict, _UNDECIDED)
+def _colours(comparison: MetricComparison) -> dict[Group, str]:
+    styles = loss_styles([group.loss_label for group in comparison.groups])
+    return {group: style["color"] for group, style in zip(comparison.groups, styles, strict=True)}
 
 
-def draw_curves(
-    groups: Sequence[Group], histories: Histories, reach: TimeToReach | None = None, found: Sequence[Group] = ()
-) -> "Figure":
+def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReach | None = None) -> "Figure":
     """Draw a panel with the curves of all groups for each metric, and the value of `reach` in the panel of its metric.
 
-    The first eight groups are coloured, all others are grey. Colours are assigned in the order of `found`, in which
-    `explain` draws the groups, so that a group has the same colour in both. Losses are divided by their first value,
-    because values of different losses cannot be compared.
+    The first eight groups have the colours of their losses, all others are grey. Losses are divided by their first
+    value, because values of different losses cannot be compared.
     """
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
@@ -157,17 +152,16 @@ def draw_curves(
     curves = {name: of_groups for name, of_groups in all_curves.items() if any(of_groups)}
     rows = max(1, -(-len(curves) // 2))
     _, labels = group_labels(groups)
-    coloured = sorted(range(len(groups))[: len(_CURVE_COLOURS)], key=lambda rank: [*found, *groups].index(groups[rank]))
-    colours = dict(sorted(zip(coloured, _CURVE_COLOURS, strict=False)))
+    styles = loss_styles([group.loss_label for group in groups[:_MAX_COLOURED]])
     legend_columns = 2 if max(map(len, labels), default=0) > 24 else 4
-    legend_rows = -(-min(len(groups), len(_CURVE_COLOURS) + 1) // legend_columns)
+    legend_rows = -(-min(len(groups), _MAX_COLOURED + 1) // legend_columns)
     figure = new_figure(8, 2.7 * rows + 0.22 * legend_rows + 0.35, dpi=200)
     panels = figure.subplots(rows, min(2, max(1, len(curves))), squeeze=False).flatten()
     ends = [curve.epochs[end] for of_groups in curves.values() for curve in of_groups if curve for end in (0, -1)]
     first, last = min(ends, default=0), max(ends, default=1)
     margin = 0.03 * (last - first) or 0.5
     for axes, (name, of_groups) in zip(panels, curves.items(), strict=False):
-        _draw_panel(axes, of_groups, colours)
+        _draw_panel(axes, of_groups, styles)
         if reach is not None and reach.metric == name:
             _draw_reach(axes, reach)
         title = name
@@ -181,10 +175,10 @@ def draw_curves(
         axes.set_xlim(first - margin, last + margin)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
-    others = len(labels) - len(_CURVE_COLOURS)
-    legend = [*zip(colours.values(), [shorten(label, 60) for label in labels], strict=False)]
-    legend += [(_OTHER_CURVES, f"{others} others")] if others > 0 else []
-    handles = [Line2D([], [], color=colour, label=label) for colour, label in legend]
+    others = len(labels) - _MAX_COLOURED
+    legend = [*zip(styles, [shorten(label, 60) for label in labels], strict=False)]
+    legend += [({"color": _OTHER_CURVES}, f"{others} others")] if others > 0 else []
+    handles = [Line2D([], [], label=label, **style) for style, label in legend]
     figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, fontsize="small", frameon=False)
     title = "Mean over seeds; the band extends from the lowest to the highest seed"
     figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
@@ -203,14 +197,14 @@ def epoch_ticks(epochs: Iterable[int]) -> list[int]:
     return multiples if len(multiples) > 2 else every[:: -(-len(every) // _MAX_TICKS)]
 
 
-def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None], colours: Mapping[int, str]) -> None:
+def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None], styles: Sequence[dict[str, Any]]) -> None:
     curves = [(rank, curve) for rank, curve in enumerate(curves_of_groups) if curve]
     for rank, curve in reversed(curves):  # so that the best is drawn on top
-        colour = colours.get(rank, _OTHER_CURVES)
+        style = styles[rank] if rank < len(styles) else {"color": _OTHER_CURVES}
         marker = "." if len(curve.epochs) <= 30 else None
-        axes.plot(curve.epochs, curve.mean, color=colour, linewidth=1.4, marker=marker, markersize=4)
-        if rank in colours and curve.seeds > 1:
-            axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(curve.epochs, curve.mean, linewidth=1.4, marker=marker, markersize=4, **style)
+        if rank < len(styles) and curve.seeds > 1:
+            axes.fill_between(curve.epochs, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0)
     lowest = min(min(curve.low) for _, curve in curves)
     if lowest > 0 and max(max(curve.high) for _, curve in curves) > 50 * lowest:
         axes.set_yscale("log")

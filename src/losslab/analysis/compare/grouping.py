@@ -49,6 +49,13 @@ class Group:
         """The name as one string."""
         return " ".join(self.name)
 
+    @property
+    def loss_label(self) -> str:
+        """The loss, and after commas the other settings in the name, as `losslab.io.figures.loss_styles` takes them."""
+        losses = [part.partition("=")[2] for part in self.name if part.startswith("loss=")]
+        others = [part for part in self.name if not part.startswith("loss=")]
+        return ", ".join([*(losses or [_value("loss", self.settings)]), *others])
+
     def values(self, metric: str) -> dict[int, float]:
         """Return the final values of a metric by seed, for the runs that have this metric."""
         return {run.seed: run.metrics[metric] for run in self.runs if metric in run.metrics}

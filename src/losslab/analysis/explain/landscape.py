@@ -15,7 +15,7 @@ from losslab.analysis.explain import DEFAULTS, SPLITS, LandscapeOptions
 from losslab.analysis.explain.figures import Array, draw_contours, figures_folder, round_levels, save_figure, write_csv
 from losslab.analysis.explain.forward_passes import ForwardPasses, Score, Weights, show_progress
 from losslab.analysis.explain.solution import Solution, corruption_differs, load_batches, load_solutions
-from losslab.io.figures import COLOURS, new_figure
+from losslab.io.figures import GREY, loss_colour, new_figure
 from losslab.runs import RunFolder
 
 HALF = 0.5
@@ -175,13 +175,13 @@ def _draw_plane(axes: Axes, landscape: Landscape, values: Array, unit: str, **st
 
 
 def _draw_lines(axes: Axes, landscape: Landscape, limits: tuple[float, float]) -> None:
-    """Draw the loss on the left axis and the metric on the right axis, along both directions."""
-    solution = landscape.solution
+    """Draw the loss on the left axis, in its colour, and the metric on the right axis, along both directions."""
+    solution, colour = landscape.solution, loss_colour(landscape.solution.loss)
     right = axes.twinx()
     for number, (style, word) in enumerate((("-", "1st"), ("--", "2nd"))):
         loss, metric = landscape.lines[number].T
-        axes.plot(landscape.line_axis, loss, style, color=COLOURS[0], linewidth=1.8, label=f"{word} direction")
-        right.plot(landscape.line_axis, solution.metric_scale * metric, style, color=COLOURS[1], linewidth=1.4)
+        axes.plot(landscape.line_axis, loss, style, color=colour, linewidth=1.8, label=f"{word} direction")
+        right.plot(landscape.line_axis, solution.metric_scale * metric, style, color=GREY, linewidth=1.4)
     low, high = limits
     right.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low) or 1.0)
     losses = landscape.lines[..., 0]
@@ -192,8 +192,8 @@ def _draw_lines(axes: Axes, landscape: Landscape, limits: tuple[float, float]) -
     axes.set(xlabel="distance from the trained weights (filter lengths)", xticks=_TICKS)
     axes.set_box_aspect(1)  # the same height as the planes
     right.set_box_aspect(1)
-    axes.set_ylabel(f"{solution.loss} loss", color=COLOURS[0])
-    right.set_ylabel(solution.metric_axis, color=COLOURS[1])
+    axes.set_ylabel(f"{solution.loss} loss", color=colour)
+    right.set_ylabel(solution.metric_axis, color=GREY)
     axes.legend(fontsize=8, loc="upper center")
     axes.grid(alpha=0.3)
     axes.set_title("Along the two directions", fontsize=10)

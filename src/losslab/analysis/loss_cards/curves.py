@@ -37,6 +37,8 @@ class Curve:
 class Curves:
     """The curves in the figure of a loss."""
 
+    loss: str
+    """The name of the loss."""
     axis: str
     """The label of the x axis."""
     x: list[float]
@@ -64,7 +66,7 @@ def curves(name: str, config: dict[str, Any], losses: dict[str, Loss] | None = N
     if spread:
         axis = f"output of the target class of {CLASSES}, others at ±1"
     shown = [_curve(label, loss, x, spread=spread) for label, loss in losses.items()]
-    return Curves(axis, x.tolist(), shown, _curve(reference_name, reference, x, spread=spread))
+    return Curves(name, axis, x.tolist(), shown, _curve(reference_name, reference, x, spread=spread))
 
 
 def _variants(name: str, config: dict[str, Any]) -> dict[str, Loss]:

@@ -11,7 +11,7 @@ from rich.progress import track
 from losslab import CONF
 from losslab.analysis.loss_cards import card_text
 from losslab.analysis.loss_cards.curves import Curves, curves
-from losslab.io.figures import line_styles, new_figure, save_png
+from losslab.io.figures import LINE_STYLES, loss_colour, loss_styles, new_figure, save_png
 from losslab.io.tables import csv_text
 from losslab.losses import catalog
 from losslab.losses.base import Loss
@@ -26,22 +26,24 @@ _INTRODUCTION = """\
 
 `losslab show --all` generates this page from the facts that each loss declares in its code. The tests search for
 counterexamples to every fact (`losslab.losses.contract`), at several values of the hyperparameters. z are the outputs,
-p = softmax(z), y is the target class, t the target, K the number of classes. In the figures, the first line is the loss
-as configured; the grey line is cross-entropy (for labels binary cross-entropy, for values squared error).
+p = softmax(z), y is the target class, t the target, K the number of classes. In the figures, the solid line is the loss
+as configured; the broad line is cross-entropy (for labels binary cross-entropy, for values squared error).
 `losslab show loss=NAME [loss.KEY=VALUE]` prints the facts of one loss and draws its figure.
 """
 
 
 def draw(name: str, shown: Curves) -> "Figure":
-    """Draw the value and the gradient of a loss side by side, with the reference in grey."""
+    """Draw the value and the gradient of a loss side by side, with the reference as a broad line."""
     figure = new_figure(9.6, 3.8)
+    styles = loss_styles([f"{shown.loss}, {curve.label}" for curve in shown.curves])
     value, gradient = figure.subplots(1, 2)
     for axes, quantity in ((value, "value"), (gradient, "gradient")):
         if shown.reference not in shown.curves:
-            grey: dict[str, Any] = {"color": "#999999", "linewidth": 3, "alpha": 0.6}
-            axes.plot(shown.x, getattr(shown.reference, quantity), label=shown.reference.label, **grey)
-        for curve, style in zip(shown.curves, line_styles(), strict=False):
-            axes.plot(shown.x, getattr(curve, quantity), linewidth=1.8, label=curve.label, **style)
+            broad: dict[str, Any] = {"color": loss_colour(shown.reference.label), "linewidth": 5, "alpha": 0.35}
+            axes.plot(shown.x, getattr(shown.reference, quantity), label=shown.reference.label, **broad)
+        for index, (curve, style) in enumerate(zip(shown.curves, styles, strict=True)):
+            own = {"color": style["color"], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
+            axes.plot(shown.x, getattr(curve, quantity), linewidth=1.6 if index else 2.4, label=curve.label, **own)
         axes.set_title(f"{name}: {quantity}")
         axes.set_xlabel(shown.axis)
         axes.grid(alpha=0.3)

@@ -150,7 +150,7 @@ def test_panels_share_their_x_axis_and_mark_existing_epochs(tmp_path):
 
 def reach_label(comparison):
     (axes,) = (one for one in comparison.curves_figure().axes if one.get_title(loc="left") == "val/accuracy")
-    lines = [line for line in axes.lines if line.get_linestyle() == ":"]
+    lines = [line for line in axes.lines if (line.get_linestyle(), line.get_color()) == (":", "black")]
     (text,) = axes.texts
     assert text.xyann[0] > 0, "beside the panel"
     assert text.get_ha() == "left"

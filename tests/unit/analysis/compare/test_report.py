@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from losslab.analysis.compare import compare, report, tensorboard
-from losslab.io.figures import COLOURS, rasterize
+from losslab.io.figures import loss_colour, rasterize
 
 
 @pytest.fixture
@@ -107,13 +107,26 @@ def test_files_of_an_earlier_comparison_are_removed_and_those_of_the_user_are_ke
     assert {path for path in folder.rglob("*") if path.is_file()} == {*own, folder / "comparison.md"}
 
 
-def test_curves_have_the_colours_in_which_explain_draws_the_groups(runs):
+def test_groups_have_the_colours_of_their_losses_in_all_figures(runs):
     comparison = compare([runs])
-    first, best = comparison.groups[0], comparison.ordered[0]
-    assert first is not best
     handles = comparison.curves_figure().legends[0].legend_handles
+    assert {handle.get_label(): handle.get_color() for handle in handles} == {
+        name: loss_colour(name) for name in "abcd"
+    }
+    left, right = comparison.figure().axes
+    best_to_worst = [label.get_text() for label in left.get_yticklabels()]
+    for axes in (left, right):
+        means = {line.get_ydata()[0]: line.get_color() for line in axes.lines if line.get_marker() == "D"}
+        assert [means[row] for row in sorted(means)] == [loss_colour(name) for name in best_to_worst]
+
+
+def test_groups_of_one_loss_have_shades_of_its_colour(tmp_path):
+    for gamma in (1, 2, 5):
+        run(tmp_path / str(gamma), "focal", loss__gamma=gamma)
+    handles = compare([tmp_path]).curves_figure().legends[0].legend_handles
     colours = {handle.get_label(): handle.get_color() for handle in handles}
-    assert [colours[group.name[0].partition("=")[2]] for group in comparison.groups] == [*COLOURS[: len(colours)]]
+    assert colours["2"] == loss_colour("focal")
+    assert len({*colours.values()}) == 3
 
 
 def test_tensorboard_folders_of_long_or_similar_names_differ(runs, tmp_path):

@@ -1,13 +1,22 @@
 """Histograms of the recorded examples over training: of their losses, and of their margins or residuals."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from losslab.analysis.dynamics.figures.style import DrawnFigure, Records, add_findings, format_number, format_percent
+from losslab.analysis.dynamics.figures.style import (
+    DrawnFigure,
+    Records,
+    add_findings,
+    format_number,
+    format_percent,
+    group_colours,
+    run_styles,
+)
 from losslab.analysis.dynamics.record import Numbers, Record, largest_share
-from losslab.io.figures import COLOURS, GREY, new_figure
+from losslab.io.figures import GREY, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +34,9 @@ def draw_losses(records: Records) -> DrawnFigure:
     rows = max(len(_select_snapshots(record)) for record in records.values())
     figure = new_figure(7.2 if len(records) == 1 else 3.6 * len(records), 1.2 * rows + 1.5)
     grid = figure.subplots(rows, len(records), squeeze=False, sharex=True)
-    for column, (label, record) in enumerate(records.items()):
-        for axes in _draw_rows(grid[:, column], record, values[label], edges, open_below=logarithmic):
+    for column, ((label, record), style) in enumerate(zip(records.items(), run_styles(records), strict=True)):
+        colours = group_colours(record, style)
+        for axes in _draw_rows(grid[:, column], record, values[label], edges, colours, open_below=logarithmic):
             axes.set_xscale("log" if logarithmic else "linear")
         if len(records) > 1:
             grid[0, column].set_title(label, fontsize="medium", loc="left")
@@ -38,7 +48,13 @@ def draw_losses(records: Records) -> DrawnFigure:
 
 
 def _draw_rows(
-    column: NDArray[Any], record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False
+    column: NDArray[Any],
+    record: Record,
+    values: Numbers,
+    edges: Numbers,
+    colours: Sequence[str],
+    *,
+    open_below: bool = False,
 ) -> "list[Axes]":
     """Draw one histogram of n values per selected snapshot (`values` is (L, n)), and return the axes that are used."""
     snapshots = _select_snapshots(record)
@@ -46,21 +62,23 @@ def _draw_rows(
         axes.set_axis_off()
     used = list(column[: len(snapshots)])
     for axes, row in zip(used, snapshots, strict=True):
-        _draw_histogram(axes, record, values[row], edges, open_below=open_below)
+        _draw_histogram(axes, record, values[row], edges, colours, open_below=open_below)
         axes.set_title(record.time_of(row), fontsize="small", loc="right", pad=2)
     if record.has_noise:
         used[0].legend(fontsize="small", loc="upper left")
     return used
 
 
-def _draw_histogram(axes: "Axes", record: Record, values: Numbers, edges: Numbers, *, open_below: bool = False) -> None:
+def _draw_histogram(
+    axes: "Axes", record: Record, values: Numbers, edges: Numbers, colours: Sequence[str], *, open_below: bool = False
+) -> None:
     """Draw the share of examples in each bin, as a histogram for each of `record.groups`, scaled to the tallest bin.
 
     The outermost bins also contain values (n,) beyond the edges. With `open_below`, the first bin is cut off if the
     other bins would be too small to see.
     """
     tops = []
-    for (name, members), colour in zip(record.groups.items(), COLOURS, strict=False):
+    for (name, members), colour in zip(record.groups.items(), colours, strict=False):
         inside = np.clip(values[members], edges[0], edges[-1])
         share = np.histogram(inside, edges)[0] / len(record.index)
         axes.stairs(share, edges, fill=True, color=colour, alpha=0.45, label=name)
@@ -129,11 +147,11 @@ def draw_margins(records: Records) -> DrawnFigure:
     rows = max(len(_select_snapshots(record)) for record in records.values())
     figure = new_figure(7.2 if len(records) == 1 else 3.6 * len(records), 1.05 * rows + 3.4)
     grid = figure.subplots(rows + 1, len(records), squeeze=False, sharex="col", height_ratios=[2.6, *[1] * rows])
-    for column, (label, record) in enumerate(records.items()):
+    for column, ((label, record), style) in enumerate(zip(records.items(), run_styles(records), strict=True)):
         _draw_gradient_over_margin(grid[0, column], record, edges[label], single=len(records) == 1)
         if column == 0:
             grid[0, column].legend(fontsize="x-small", markerscale=2, framealpha=0.8)
-        for axes in _draw_rows(grid[1:, column], record, record.margin, edges[label]):
+        for axes in _draw_rows(grid[1:, column], record, record.margin, edges[label], group_colours(record, style)):
             axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
         if len(records) > 1:
             grid[0, column].set_title(label, fontsize="medium", pad=16)
@@ -167,7 +185,7 @@ def _draw_gradient_over_margin(axes: "Axes", record: Record, edges: Numbers, *, 
         )  # fmt: skip
     if inside.any():
         label = "if all other outputs are equal" if record.task == "multiclass" else "computed from the loss"
-        axes.plot(record.line[inside], record.slope[-1][inside] / unit, color=COLOURS[1], linewidth=2, label=label)
+        axes.plot(record.line[inside], record.slope[-1][inside] / unit, color="black", linewidth=2, label=label)
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
     axes.set_ylabel("‖∂ℓ/∂z‖ of an example" if single else "‖∂ℓ/∂z‖ ÷ its largest value", fontsize="small")
     axes.set_ylim(bottom=0)

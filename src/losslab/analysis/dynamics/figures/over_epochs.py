@@ -4,9 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from losslab.analysis.dynamics.figures.style import DrawnFigure, Records, add_findings, format_number, format_percent
+from losslab.analysis.dynamics.figures.style import (
+    DrawnFigure,
+    Records,
+    add_findings,
+    format_number,
+    format_percent,
+    run_styles,
+)
 from losslab.analysis.dynamics.record import NO_GRADIENT_SHARE, Numbers, Record, largest_share
-from losslab.io.figures import COLOURS, GREY, line_styles, new_figure
+from losslab.io.figures import COLOURS, GREY, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +30,7 @@ def draw_gradients(records: Records) -> DrawnFigure:
     single = len(records) == 1
     figure = new_figure(12.0, 3.9 if single else 4.3)
     norm, share, without = figure.subplots(1, 3)
-    for (label, record), style in zip(records.items(), line_styles(), strict=False):
+    for (label, record), style in zip(records.items(), run_styles(records), strict=True):
         line: dict[str, Any] = {**style, "marker": "." if len(record.epoch) <= 50 else None, "label": label}
         norms = record.gradient.mean(axis=1, dtype=np.float64)
         norm.plot(record.epoch, norms if single else norms / norms[0], **line)
@@ -132,7 +139,7 @@ def draw_noise(records: Records) -> DrawnFigure:
     small = "small margins so far" if labels else "large residuals so far"
     figure = new_figure(4.1 * (2 + labels), 3.9)
     panels = list(figure.subplots(1, 2 + labels))
-    for (label, record), style in zip(noisy.items(), line_styles(), strict=False):
+    for (label, record), style in zip(noisy.items(), run_styles(noisy), strict=True):
         if single:
             _draw_loss_bands(panels[0], record)
             panels[1].plot(record.epoch, record.loss_auroc(), color=COLOURS[0], label="large loss")

@@ -1,16 +1,17 @@
-"""Titles and number formats of the figures of training dynamics."""
+"""Colours, titles and number formats of the figures of training dynamics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losslab.analysis.dynamics.record import Record
+from losslab.io.figures import COLOURS, loss_styles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Records = Mapping[str, Record]
-"""The records of runs, by their labels in a figure."""
+"""The records of runs, by their labels in a figure. Each of several labels begins with the name of the loss."""
 
 
 class DrawnFigure(NamedTuple):
@@ -18,6 +19,16 @@ class DrawnFigure(NamedTuple):
 
     figure: "Figure"
     findings: list[str]
+
+
+def run_styles(records: Records) -> list[dict[str, Any]]:
+    """Return the colour and the line style of each run: those of its loss, if there are several runs."""
+    return loss_styles([*records]) if len(records) > 1 else [{"color": COLOURS[0], "linestyle": "-"}]
+
+
+def group_colours(record: Record, style: dict[str, Any]) -> Sequence[str]:
+    """Return the colours of `record.groups`. The only group of a run without noise has the colour of the run."""
+    return COLOURS if record.has_noise else [style["color"]]
 
 
 def add_findings(figure: "Figure", findings: Mapping[str, str]) -> DrawnFigure:

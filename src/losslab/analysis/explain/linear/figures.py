@@ -12,7 +12,7 @@ from matplotlib.patheffects import Normal, Stroke
 
 from losslab.analysis.explain.figures import Array, draw_contours
 from losslab.analysis.explain.linear.run import LinearRun
-from losslab.io.figures import COLOURS, line_styles, new_figure
+from losslab.io.figures import COLOURS, GREY, loss_colour, loss_styles, new_figure
 
 _GRID = 121
 _NOT_RECORDED = "the path of the weights was not recorded (callbacks.path)"
@@ -231,7 +231,7 @@ def _draw_distances(axes: Axes, runs: Sequence[LinearRun]) -> None:
     to_truth = all(run.loss.true_weights is not None for run in runs)
     goal = "the true weights" if to_truth else "its own minimum"
     lines = {}
-    for run, style in zip(runs, line_styles(), strict=False):
+    for run, style in zip(runs, _styles(runs), strict=True):
         target = run.loss.true_weights if to_truth else run.minimum.weights
         if run.trajectory is not None and target is not None and (run.minimum.reached or to_truth):
             label = run.solution.label
@@ -248,6 +248,10 @@ def _draw_distances(axes: Axes, runs: Sequence[LinearRun]) -> None:
     others = f", {farthest} farthest ({far:.2g})" if len(final) > 1 else ""
     axes.set_title(f"{nearest} ends nearest to {goal} ({near:.2g}){others}", fontsize=10)
     _set_log_scales(axes, list(lines.values()))
+
+
+def _styles(runs: Sequence[LinearRun]) -> list[dict[str, Any]]:
+    return loss_styles([run.solution.label for run in runs])
 
 
 def _set_log_scales(axes: Axes, lines: Sequence[Array]) -> None:
@@ -317,7 +321,7 @@ def _draw_fits(axes: Axes, runs: Sequence[LinearRun]) -> None:
     axes.plot(x[inside], target[inside], "x", color="black", markersize=6, label=label)
     axes.plot(x[above], np.full(above.sum(), high), "^", color="black")
     axes.plot(x[below], np.full(below.sum(), low), "v", color="black")
-    for run, (fit, clean), style in zip(runs, fits, line_styles(), strict=False):
+    for run, (fit, clean), style in zip(runs, fits, _styles(runs), strict=True):
         lines = f"{fit[0]:.2f} x {fit[1]:+.2f}, without {clean[0]:.2f} x {clean[1]:+.2f}"
         axes.plot(ends, fit[0] * ends + fit[1], linewidth=2.2, label=f"{run.solution.label}: {lines}", **style)
         axes.plot(ends, clean[0] * ends + clean[1], linewidth=1, alpha=0.5, **style)
@@ -330,12 +334,12 @@ def _draw_shifts(axes: Axes, runs: Sequence[LinearRun]) -> None:
     """Draw, in a row for each run, the distances of its minimum and its end from its minimum without outliers."""
     lengths = []
     for row, run in enumerate(runs):
-        end = float(np.linalg.norm(run.end - run.clean_minimum.weights))
+        end, colour = float(np.linalg.norm(run.end - run.clean_minimum.weights)), loss_colour(run.solution.label)
         lengths += [run.outlier_shift, end]
-        axes.plot([run.outlier_shift, end], [row, row], color=COLOURS[0], linewidth=1.6)
-        axes.plot(run.outlier_shift, row, "o", color=COLOURS[0], markersize=8)
+        axes.plot([run.outlier_shift, end], [row, row], color=colour, linewidth=1.6)
+        axes.plot(run.outlier_shift, row, "o", color=colour, markersize=8)
         axes.plot(end, row, "|", color="black", markersize=13, markeredgewidth=1.6)
-    axes.plot([], [], "o", color=COLOURS[0], label="the minimum of the loss on the targets")
+    axes.plot([], [], "o", color=GREY, label="the minimum of the loss on the targets")
     axes.plot([], [], "|", color="black", markersize=11, linestyle="none", label="the end of training")
     if max(lengths) > 10 * min(lengths) > 0:
         axes.set_xscale("log")
