@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from losslab.analysis.compare import Group, MetricComparison
-from losslab.io.figures import GREY, loss_styles, new_figure, save_png
+from losslab.io.figures import GREY, loss_styles, new_figure, save_png, set_integer_ticks
 from losslab.io.metric_names import direction
 from pages.experiments import Records, Result
 from pages.lessons.curves import Point, read_points
@@ -52,8 +52,6 @@ def short_label(label: str) -> str:
 
 
 def _draw_curves(axes: "Axes", lesson: Lesson, points: Sequence[Point], style: Style) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
-
     spec = lesson.curves
     if spec.diagonal:
         axes.plot([0, 1], [0, 1], ":", color=GREY, label="perfect calibration")
@@ -75,7 +73,8 @@ def _draw_curves(axes: "Axes", lesson: Lesson, points: Sequence[Point], style: S
     if spec.log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=not spec.diagonal))
+    if not spec.diagonal:
+        set_integer_ticks(axes)
     axes.set_xlabel(spec.x_label)
     axes.set_ylabel(spec.y_label)
     axes.set_title(f"{spec.within}; {spec.band}" if spec.within else spec.band, fontsize="small", loc="left")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from losslab.io import atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
@@ -116,6 +117,13 @@ def new_figure(width: float, height: float, *, dpi: int = 110, layout: Any = "co
     from matplotlib.figure import Figure  # noqa: PLC0415 -- slow to import, and not needed to train
 
     return Figure(figsize=(width, height), dpi=dpi, layout=layout)
+
+
+def set_integer_ticks(axes: "Axes") -> None:
+    """Mark at most seven whole numbers on the x axis, such as epochs, also where there is room for fractions."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def rasterize(figure: "Figure") -> NDArray[np.uint8]:

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from losslab.io.figures import encode_png, loss_colour, loss_styles, new_figure, rasterize, save_png
+from losslab.io.figures import (
+    encode_png,
+    loss_colour,
+    loss_styles,
+    new_figure,
+    rasterize,
+    save_png,
+    set_integer_ticks,
+)
 from losslab.io.tables import csv_text, markdown_table, terminal_table, write_csv
 from losslab.losses import catalog
 
@@ -96,3 +104,25 @@ def test_equal_figures_are_equal_png_files(tmp_path, as_pixels):
         assert image.size == (100, 50)
         assert np.asarray(image).std() > 0
         assert "Software" not in image.info
+
+
+@pytest.mark.parametrize(
+    ("numbers", "marked"),
+    [
+        ([1], [1]),
+        ([0, 1], [0, 1]),
+        ([1, 2], [1, 2]),
+        ([1, 2, 3], [1, 2, 3]),
+        (range(1, 11), [2, 4, 6, 8, 10]),
+        ([10, 20, 30], [10, 15, 20, 25, 30]),
+        (range(1, 61), [0, 20, 40, 60]),
+        (range(10, 1001, 10), [0, 200, 400, 600, 800, 1000]),
+        ([999_999, 1_000_000], [999_999, 1_000_000]),
+    ],
+)
+def test_integer_ticks_are_whole_numbers(numbers, marked):
+    axes = new_figure(4, 3).subplots()
+    axes.plot(numbers, numbers)
+    set_integer_ticks(axes)
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == marked

@@ -10,7 +10,7 @@ from losslab.analysis.compare.differences import MetricComparison
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate, exp_or_inf
 from losslab.analysis.compare.tables import best_mean, describe, group_labels
-from losslab.io.figures import GREY, loss_styles, new_figure
+from losslab.io.figures import GREY, loss_styles, new_figure, set_integer_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,6 @@ _UNDECIDED = {"not distinguishable", "equal", "no verdict"}
 _MAX_GROUPS = 60
 _MAX_COLOURED = 8
 _OTHER_CURVES = "#BBBBBB"
-_MAX_TICKS = 7
 
 
 def draw_metric(comparison: MetricComparison) -> "Figure":
@@ -185,18 +184,6 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
     return figure
 
 
-def epoch_ticks(epochs: Iterable[int]) -> list[int]:
-    """Choose at most seven epochs to mark on an axis: all epochs, multiples of a round number, or every n-th epoch."""
-    every = sorted({*epochs})
-    if len(every) <= _MAX_TICKS:
-        return every
-    for step in (factor * 10**exponent for exponent in range(16) for factor in (1, 2, 5)):
-        multiples = [epoch for epoch in every if epoch % step == 0]
-        if len(multiples) <= _MAX_TICKS:
-            break
-    return multiples if len(multiples) > 2 else every[:: -(-len(every) // _MAX_TICKS)]
-
-
 def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None], styles: Sequence[dict[str, Any]]) -> None:
     curves = [(rank, curve) for rank, curve in enumerate(curves_of_groups) if curve]
     for rank, curve in reversed(curves):  # so that the best is drawn on top
@@ -211,7 +198,7 @@ def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None], styles: 
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
     axes.set_xlabel("Epochs", fontsize="small")
-    axes.set_xticks(epoch_ticks(epoch for _, curve in curves for epoch in curve.epochs))
+    set_integer_ticks(axes)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize="small")

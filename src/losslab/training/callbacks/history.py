@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from numpy.typing import NDArray
 
 from losslab.io import atomic
-from losslab.io.figures import encode_png, new_figure, rasterize, rasterize_labels
+from losslab.io.figures import encode_png, new_figure, rasterize, rasterize_labels, set_integer_ticks
 from losslab.io.tables import csv_text, write_csv
 from losslab.models.learner import Learner
 from losslab.models.optimizers import learning_rate
@@ -212,6 +212,7 @@ def plot_curves(rows: list[dict[str, float]], name: str, title: str) -> "Figure"
         axes.yaxis.set_major_formatter("{x:g}")  # powers of ten would import matplotlib's formula parser
     axes.minorticks_off()
     axes.set_xlabel("Epochs")
+    set_integer_ticks(axes)
     axes.set_ylabel(_axis_label(name))
     # Fixed positions, because matplotlib lays out every label three times to find free positions.
     axes.xaxis.set_label_coords(0.5, -0.1)

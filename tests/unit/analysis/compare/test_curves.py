@@ -4,7 +4,6 @@ import pytest
 from folders import run
 
 from losslab.analysis.compare import compare, report
-from losslab.analysis.compare.figures import epoch_ticks
 from losslab.errors import LabError
 
 
@@ -109,25 +108,6 @@ def test_an_unknown_curve_and_the_loss_of_different_losses_are_refused(tmp_path)
         compare([tmp_path], reach=("val/loss", 0.5))
 
 
-@pytest.mark.parametrize(
-    ("epochs", "marked"),
-    [
-        ([1], [1]),
-        ([10, 20, 30], [10, 20, 30]),
-        (range(1, 11), [2, 4, 6, 8, 10]),
-        (range(1, 61), [10, 20, 30, 40, 50, 60]),
-        (range(7, 71, 7), [14, 28, 42, 56, 70]),
-        (range(1, 41, 4), [1, 9, 17, 25, 33]),
-        (range(10, 1001, 10), [200, 400, 600, 800, 1000]),
-    ],
-)
-def test_epoch_ticks_are_existing_epochs_and_round_if_possible(epochs, marked):
-    found = epoch_ticks(epochs)
-    assert set(found) <= set(epochs)
-    assert len(found) <= 7
-    assert found == marked
-
-
 def every_tenth(runs):
     """Runs of 30 epochs, of which every tenth was validated."""
     for loss, last in (("a", 0.8), ("b", 0.6)):
@@ -137,9 +117,8 @@ def every_tenth(runs):
     return runs
 
 
-def test_panels_share_their_x_axis_and_mark_existing_epochs(tmp_path):
+def test_panels_share_their_x_axis(tmp_path):
     axes = {one.get_title(loc="left"): one for one in compare([every_tenth(tmp_path)]).curves_figure().axes}
-    assert list(axes["val/accuracy"].get_xticks()) == [10, 20, 30]
     spans = {one.get_xlim() for one in axes.values() if one.get_visible()}
     assert len(spans) == 1
     ((first, last),) = spans

@@ -13,7 +13,7 @@ from losslab.analysis.dynamics.figures.style import (
     run_styles,
 )
 from losslab.analysis.dynamics.record import NO_GRADIENT_SHARE, Numbers, Record, largest_share
-from losslab.io.figures import COLOURS, GREY, new_figure
+from losslab.io.figures import COLOURS, GREY, new_figure, set_integer_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,8 +212,9 @@ def noise_finding(record: Record) -> str:
 
 
 def _style_epoch_axes(axes: "Axes", title: str) -> None:
-    """Set the title and the grid of axes, and "epoch" as the label of the x axis."""
+    """Set the title and the grid of axes, and the label and the ticks of the x axis."""
     axes.set_xlabel("epoch")
+    set_integer_ticks(axes)
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
 
