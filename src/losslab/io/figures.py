@@ -2,9 +2,8 @@
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +40,6 @@ _LOSSES = {
 The colours are those of `COLOURS`, four of Paul Tol's, and a brown. A loss that is not listed gets a colour from the
 checksum of its name.
 """
-
-
-def line_styles() -> Iterator[dict[str, Any]]:
-    """Yield the matplotlib options `color` and `linestyle` for each line of a figure. The first 49 lines differ."""
-    for number in count():
-        style = LINE_STYLES[(number + number // len(COLOURS)) % len(LINE_STYLES)]
-        yield {"color": COLOURS[number % len(COLOURS)], "linestyle": style}
 
 
 def loss_colour(label: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from losslab.analysis.explain.select_runs import settings
 from losslab.analysis.explain.solution import Solution, corruption_differs, load_batches, load_solutions
 from losslab.errors import LabError
 from losslab.io.conf_groups import CORRUPTIONS
-from losslab.io.figures import line_styles, new_figure
+from losslab.io.figures import colour_ticks, loss_colour, new_figure
 from losslab.runs import RunFolder
 
 _SAME_DATA = {"data.batch_size", "data.eval_batch_size", "data.seed", "imbalance.seed", "noise.seed"}
@@ -136,32 +137,105 @@ def check_compatible(solutions: Sequence[Solution]) -> None:
 
 
 def draw(lines: Sequence[Line], note: str) -> Figure:
-    """Draw a panel with the values of each loss, and a panel with the metric of all lines."""
-    by_loss: dict[str, list[Line]] = {}
-    pairs: dict[str, Line] = {}
+    """Draw matrices of the barriers between several runs, or for two runs the values on the line between them."""
+    solutions = [*{end.label: end for line in lines for end in (line.first, line.second)}.values()]
+    if len(solutions) == 2:
+        figure = _draw_curves(lines)
+    else:
+        figure = _draw_matrices(lines, solutions)
+        note += "; shades: barrier ÷ range of the values on all lines"
+    figure.suptitle(fill(_title(lines), int(10 * figure.get_figwidth())), fontsize="medium", fontweight="bold")
+    figure.supxlabel(note, fontsize=8)
+    return figure
+
+
+def _title(lines: Sequence[Line]) -> str:
+    """Describe the highest barrier of the metric, and the lowest if there are several pairs of runs."""
+    ordered = sorted(lines, key=lambda line: line.barriers[1])
+    low, high = ordered[0], ordered[-1]
+    ends = f"between {high.first.label} and {high.second.label}"
+    if low.name == high.name:
+        return f"The barrier {ends} is {high.metric_barrier}"
+    lowest = f"the lowest, {low.metric_barrier.partition(' ')[0]}, between {low.first.label} and {low.second.label}"
+    return f"The highest barrier, {high.metric_barrier}, is {ends}; {lowest}"
+
+
+def _draw_matrices(lines: Sequence[Line], solutions: Sequence[Solution]) -> Figure:
+    """Draw the barriers of the metric and, in the loss of the run of each column, the barriers of the loss.
+
+    The shade of a barrier is its share of the range of the values on all lines.
+    """
+    metric, loss = barrier_matrices(lines, solutions)
+    order = _neighbours(metric)
+    labels, first = [solutions[index].label for index in order], solutions[0]
+    metric, loss = (values[np.ix_(order, order)] for values in (metric, loss))
+    longest, count = max(map(len, labels)), len(labels)
+    figure = new_figure(2 + 0.06 * longest + 1.2 * count, 1.7 + 0.045 * longest + 0.36 * count, dpi=120)
+    left, right = figure.subplots(1, 2, sharey=True)
+    percent = "" if first.is_regression else " (percentage points)"
+    metric_range = first.metric_scale * np.ptp([line.scores[:, 1] for line in lines])
+    _draw_matrix(left, metric, metric_range, labels, "{:.3g}" if first.is_regression else "{:.1f}")
+    left.set_title(f"barrier of the {first.metric_name}{percent}", fontsize="small", loc="left")
+    losses = [solutions[index].config["loss"] for index in order]
+    scores = [[line.scores[:, 0] for line in lines if line.loss_of.config["loss"] == each] for each in losses]
+    _draw_matrix(right, loss, np.array([np.ptp(each) for each in scores]), labels, "{:.2g}")
+    right.set_title("barrier of the loss of each column", fontsize="small", loc="left")
+    figure.get_layout_engine().set(wspace=0.04)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
+def barrier_matrices(lines: Sequence[Line], solutions: Sequence[Solution]) -> tuple[Array, Array]:
+    """Return the barriers (R, R) of the metric between all runs, and those of the loss of the run of each column.
+
+    The diagonals are NaN. The metric is multiplied by its scale.
+    """
+    metric, loss = np.full((2, len(solutions), len(solutions)), np.nan)
     for line in lines:
-        by_loss.setdefault(line.loss_of.loss, []).append(line)
-        pairs.setdefault(line.name, line)  # a pair with two losses has two lines with the same metric
-    styles = dict(zip(pairs, line_styles(), strict=False))
-    count = len(by_loss) + 1
-    columns = count if count < 5 else -(-count // 2)
-    rows = -(-count // columns)
-    figure = new_figure(5.2 * columns, 3.9 * rows + 0.5 + 0.22 * len(pairs), dpi=120)
-    *panels, metric_axes = (figure.add_subplot(rows, columns, number) for number in range(1, count + 1))
-    for axes, (loss, own) in zip(panels, by_loss.items(), strict=True):
-        for line in own:
-            axes.plot(line.share, line.scores[:, 0], linewidth=1.8, **styles[line.name])
-        _label(axes, f"{loss} loss", f"{loss}: {_range_in_words([line.barriers[0] for line in own], '{:.2g}')}")
+        ends = solutions.index(line.first), solutions.index(line.second)
+        metric[ends] = metric[ends[::-1]] = line.loss_of.metric_scale * line.barriers[1]
+        one_loss = line.first.config["loss"] == line.second.config["loss"]
+        for row, column in (ends, ends[::-1]):
+            if one_loss or line.loss_of is solutions[column]:
+                loss[row, column] = line.barriers[0]
+    return metric, loss
+
+
+def _neighbours(barriers: Array) -> list[int]:
+    """Return an order of the runs in which runs with low barriers (R, R) between them are neighbours."""
+    from scipy.cluster import hierarchy  # noqa: PLC0415 -- slow to import
+    from scipy.spatial.distance import squareform  # noqa: PLC0415
+
+    distances = squareform(np.nan_to_num(barriers, posinf=1e100), checks=False)
+    order: list[int] = hierarchy.leaves_list(hierarchy.linkage(distances, "average", optimal_ordering=True)).tolist()
+    return order
+
+
+def _draw_matrix(axes: Axes, barriers: Array, value_range: Any, labels: Sequence[str], form: str) -> None:
+    """Draw barriers (R, R) as numbers and, as shares of a range of values () or that of each column (R,), as shades."""
+    shades = np.divide(barriers, value_range, out=np.zeros_like(barriers), where=value_range > 0)
+    axes.imshow(np.where(np.isnan(barriers), np.nan, shades), cmap="cividis_r", vmin=0, vmax=1, aspect="auto")
+    for row, column in zip(*np.nonzero(~np.isnan(barriers)), strict=True):
+        colour = "white" if shades[row, column] > 0.55 else "black"
+        text = form.format(barriers[row, column])
+        axes.text(column, row, text, ha="center", va="center", fontsize="x-small", color=colour)
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="left", rotation_mode="anchor", fontsize="small")
+    axes.set_yticks(range(len(labels)), labels, fontsize="small")
+    axes.xaxis.tick_top()
+    colour_ticks(axes.xaxis, labels)
+    colour_ticks(axes.yaxis, labels)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_curves(lines: Sequence[Line]) -> Figure:
+    """Draw a panel with the values of each loss on the line between two runs, and a panel with the metric."""
+    figure = new_figure(4.6 * (len(lines) + 1), 4.1, dpi=120)
+    *panels, metric_axes = figure.subplots(1, len(lines) + 1)
+    for axes, line in zip(panels, lines, strict=True):
+        axes.plot(line.share, line.scores[:, 0], linewidth=1.8, color=loss_colour(line.loss_of.loss))
+        _label(axes, line, f"{line.loss_of.loss} loss", f"{line.loss_of.loss}: barrier of {line.barriers[0]:.2g}")
     solution = lines[0].loss_of
-    scale = solution.metric_scale
-    for name, line in pairs.items():
-        label = f"{name}: barrier {line.metric_barrier}"
-        metric_axes.plot(line.share, scale * line.scores[:, 1], linewidth=1.8, label=label, **styles[name])
-    heights = [scale * line.barriers[1] for line in pairs.values()]
-    form = "{:.3g}" if solution.is_regression else "{:.1f} points"
-    _label(metric_axes, solution.metric_axis, f"{solution.metric_name}: {_range_in_words(heights, form)}")
-    figure.legend(loc="outside lower center", fontsize=8, ncols=2 if len(pairs) > 2 else 1)
-    figure.suptitle(note, fontsize=8)
+    metric_axes.plot(lines[0].share, solution.metric_scale * lines[0].scores[:, 1], linewidth=1.8, color="black")
+    _label(metric_axes, lines[0], solution.metric_axis, f"barrier of {lines[0].metric_barrier}")
     return figure
 
 
@@ -177,12 +251,7 @@ def findings(lines: Sequence[Line]) -> list[str]:
     return sentences
 
 
-def _label(axes: Axes, unit: str, title: str) -> None:
-    axes.set(xlabel="share of the second run in the weights", ylabel=unit)
-    axes.set_title(title, fontsize=10)
+def _label(axes: Axes, line: Line, unit: str, title: str) -> None:
+    axes.set(xlabel=f"share of {line.second.label} in the weights", ylabel=unit)
+    axes.set_title(title, fontsize="small", loc="left")
     axes.grid(alpha=0.3)
-
-
-def _range_in_words(heights: Sequence[float], form: str) -> str:
-    low, high = (form.format(height) for height in (min(heights), max(heights)))
-    return f"barrier of {high}" if low == high else f"barriers of {low} to {high}"

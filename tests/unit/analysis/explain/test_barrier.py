@@ -1,5 +1,7 @@
 """Explanation `barrier`: scores and barriers on lines between solutions, and incompatible runs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,46 @@ def test_a_barrier_is_the_height_above_the_straight_line_between_the_ends():
     valley = np.stack([(share - 0.5) ** 2, share], axis=1)
     assert Line(None, None, None, share, hill).barriers == pytest.approx((3, 0))
     assert Line(None, None, None, share, valley).barriers == pytest.approx((0, 0))
+
+
+def test_a_matrix_has_the_barriers_of_all_pairs_and_of_the_loss_of_each_column():
+    runs = [SimpleNamespace(label=n, config={"loss": n[0]}, metric_scale=100, is_regression=False, loss=n,
+                            metric_name="error rate") for n in ("a 1", "b", "a 2")]  # fmt: skip
+
+    def rise(first, second):
+        return 0.1 if (first, second) == (0, 2) else 0.3
+
+    heights = {(0, 1, 0): 3, (0, 1, 1): 5, (0, 2, 0): 7, (1, 2, 1): 11, (1, 2, 2): 13}
+    lines = [
+        Line(
+            runs[first],
+            runs[second],
+            runs[loss_of],
+            np.linspace(0, 1, 3),
+            np.array([[0, 0], [height, rise(first, second)], [0, 0]]),
+        )
+        for (first, second, loss_of), height in heights.items()
+    ]
+    metric, loss = barrier.barrier_matrices(lines, runs)
+    np.testing.assert_allclose(metric, [[np.nan, 30, 10], [30, np.nan, 30], [10, 30, np.nan]])
+    np.testing.assert_allclose(loss, [[np.nan, 5, 7], [3, np.nan, 13], [7, 11, np.nan]])
+    figure = barrier.draw(lines, "note")
+    left, right = figure.axes
+    names = [label.get_text() for label in left.get_yticklabels()]
+    cells = {(names[text.get_position()[1]], names[text.get_position()[0]]): text.get_text() for text in right.texts}
+    assert cells == {
+        ("a 1", "b"): "5", ("a 1", "a 2"): "7", ("b", "a 1"): "3", ("b", "a 2"): "13", ("a 2", "a 1"): "7",
+        ("a 2", "b"): "11",
+    }  # fmt: skip
+    assert sorted(text.get_text() for text in left.texts) == ["10.0"] * 2 + ["30.0"] * 4
+    assert abs(names.index("a 1") - names.index("a 2")) == 1, "the runs with the lowest barrier are neighbours"
+
+
+def test_runs_with_low_barriers_are_neighbours_in_a_matrix():
+    valleys = [0, 1, 0, 1, 0]
+    barriers = np.array([[np.nan if i == j else 0.1 + (a != b) for j, b in enumerate(valleys)]
+                         for i, a in enumerate(valleys)])  # fmt: skip
+    assert [valleys[index] for index in barrier._neighbours(barriers)] in ([0, 0, 0, 1, 1], [1, 1, 0, 0, 0])
 
 
 def test_mixing_weights_equally_gives_their_mean():
