@@ -120,4 +120,4 @@ def test_a_single_group_is_shown_without_a_comparison(compare, tmp_path, caplog)
     accuracies(tmp_path / "runs", a={0: 0.1, 1: 0.2})
     assert compare("runs", "--output", "out") == 0
     assert "the same configuration: there is nothing to compare them with" in caplog.text
-    assert "nothing to compare it with" in (tmp_path / "out" / "comparison.md").read_text()
+    assert "\n\na has test accuracy 0.15 ± 0.90 (n = 2 seeds).\n" in (tmp_path / "out" / "comparison.md").read_text()

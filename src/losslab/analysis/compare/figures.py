@@ -9,7 +9,7 @@ from losslab.analysis.compare.curves import Curve, Histories, TimeToReach, is_lo
 from losslab.analysis.compare.differences import MetricComparison
 from losslab.analysis.compare.grouping import Group
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate, exp_or_inf
-from losslab.analysis.compare.tables import best_mean, describe, group_labels
+from losslab.analysis.compare.tables import best_mean, curves_finding, finding, group_labels
 from losslab.io.figures import GREY, loss_styles, new_figure, set_integer_ticks
 
 if TYPE_CHECKING:
@@ -23,19 +23,17 @@ _UNDECIDED = {"not distinguishable", "equal", "no verdict"}
 _MAX_GROUPS = 60
 _MAX_COLOURED = 8
 _OTHER_CURVES = "#BBBBBB"
+_LONGEST_NAME = 26
+"""The largest number of characters of a group's name in a title."""
 
 
 def draw_metric(comparison: MetricComparison) -> "Figure":
     """Draw groups from best to worst: seeds as dots, mean and 95 % interval, and the differences from the reference."""
-    measured = [group for group in comparison.groups if group.values(comparison.metric)]
-    groups, left_out = measured[:_MAX_GROUPS], len(measured) - _MAX_GROUPS
+    groups = [group for group in comparison.groups if group.values(comparison.metric)][:_MAX_GROUPS]
     both = bool(comparison.differences)
-    title = describe(comparison) + (f" (the {_MAX_GROUPS} best are drawn)" if left_out > 0 else "")
-    lines = wrap(title, 78 if both else 60)
-    height = 1.15 + 0.2 * len(lines) + (0.42 if len(groups) <= 12 else 0.3) * len(groups)
-    figure = new_figure(8, height, dpi=200)
+    figure = new_figure(8, 1.35 + (0.42 if len(groups) <= 12 else 0.3) * len(groups), dpi=200)
     panels = figure.subplots(1, 2 if both else 1, sharey=True, squeeze=False)[0]
-    figure.suptitle("\n".join(lines), fontsize="medium", fontweight="bold", x=0.01, ha="left")
+    _set_title(figure, finding(comparison, _LONGEST_NAME))
     for axes in panels:
         if comparison.ratios:
             axes.set_xscale("log")
@@ -73,6 +71,8 @@ def _draw_seeds(axes: "Axes", comparison: MetricComparison, groups: list[Group])
     mean = "geometric mean" if comparison.ratios else "mean"
     several = any(estimate is not None for estimate in estimates)
     legend = f"seeds, their {mean},\nits 95 % interval{_arrow_legend(estimates, window)}" if several else "seeds"
+    left_out = len(comparison.values) - len(groups)
+    legend += f"\n(the {len(groups)} best of {len(comparison.values)} groups)" if left_out else ""
     axes.set_xlabel(f"{comparison.metric} ({better} is better):\n{legend}", fontsize="small")
 
 
@@ -150,11 +150,11 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
     }
     curves = {name: of_groups for name, of_groups in all_curves.items() if any(of_groups)}
     rows = max(1, -(-len(curves) // 2))
-    _, labels = group_labels(groups)
+    head, labels = group_labels(groups)
     styles = loss_styles([group.loss_label for group in groups[:_MAX_COLOURED]])
     legend_columns = 2 if max(map(len, labels), default=0) > 24 else 4
     legend_rows = -(-min(len(groups), _MAX_COLOURED + 1) // legend_columns)
-    figure = new_figure(8, 2.7 * rows + 0.22 * legend_rows + 0.35, dpi=200)
+    figure = new_figure(8, 2.7 * rows + 0.22 * (legend_rows + 1) + 0.35, dpi=200)
     panels = figure.subplots(rows, min(2, max(1, len(curves))), squeeze=False).flatten()
     ends = [curve.epochs[end] for of_groups in curves.values() for curve in of_groups if curve for end in (0, -1)]
     first, last = min(ends, default=0), max(ends, default=1)
@@ -178,10 +178,25 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
     legend = [*zip(styles, [shorten(label, 60) for label in labels], strict=False)]
     legend += [({"color": _OTHER_CURVES}, f"{others} others")] if others > 0 else []
     handles = [Line2D([], [], label=label, **style) for style, label in legend]
-    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, fontsize="small", frameon=False)
-    title = "Mean over seeds; the band extends from the lowest to the highest seed"
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    several = any(curve.seeds > 1 for of_groups in curves.values() for curve in of_groups if curve)
+    band = ": mean over seeds; the band extends from the lowest to the highest seed" if several else ""
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=legend_columns, fontsize="small", frameon=False,
+        title=f"{head}{band}", title_fontsize="small",
+    )  # fmt: skip
+    _set_title(figure, curves_finding(groups, reach, _LONGEST_NAME))
     return figure
+
+
+def _set_title(figure: "Figure", title: str) -> None:
+    """Write a title in one line above a figure, as large as its width allows."""
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415
+    from matplotlib.textpath import TextPath  # noqa: PLC0415
+
+    font = FontProperties(weight="bold", size=10)
+    width = TextPath((0, 0), title, prop=font).get_extents().width
+    font.set_size(min(10, 10 * 0.94 * 72 * figure.get_figwidth() / width))
+    figure.suptitle(title, fontproperties=font, x=0.01, ha="left")
 
 
 def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None], styles: Sequence[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from losslab.io.untrusted import read_bytes
 from losslab.runs import RunFolder, read_text
 from losslab.runs.sweep_summary import State, read_summary_rows
 
-_SHARES = {
+SHARES = {
     f"{split}/{name}{given}"
     for split in ("train", "val", "test")
     for name in ("accuracy", "precision", "recall", "f1", "ece")
@@ -220,7 +220,7 @@ def _check_value(name: str, value: Any) -> float:
         raise ValueError(f"{name} is {value!r:.40}, not a number")  # noqa: TRY004 -- the content of a file is wrong
     if not abs(value) < 1e100:  # NaN, or so large that the statistics would overflow
         raise ValueError(f"{name} is {value!r:.40}, not a finite number below 1e100")
-    if name in _SHARES and not -1e-6 <= value <= 1 + 1e-6:
+    if name in SHARES and not -1e-6 <= value <= 1 + 1e-6:
         raise ValueError(f"{name} is {value!r:.40}, not between 0 and 1")
     return float(value)
 
@@ -230,7 +230,7 @@ def _parse_column(name: str, texts: Sequence[str]) -> Column:
     given = [*filter(None, texts)]
     values = np.fromiter(map(float, given), float, len(given))
     is_total = name in _COUNTS or name == "seconds"
-    low, high = (-1e-6, 1 + 1e-6) if name in _SHARES else (0, 1e14) if is_total else (-1e99, 1e99)
+    low, high = (-1e-6, 1 + 1e-6) if name in SHARES else (0, 1e14) if is_total else (-1e99, 1e99)
     is_valid = not given or bool(low <= values.min() and values.max() <= high)
     if is_total:
         is_valid &= len(given) == len(texts) and (name == "seconds" or bool((values == np.floor(values)).all()))

@@ -70,11 +70,12 @@ def page(comparison: Comparison, sections: Sequence[Section] = ()) -> str:
     """Return the text of comparison.md, with additional sections after those of the comparison itself."""
     parts = []
     for metric in comparison.metrics:
-        finding = tables.describe(comparison.by_metric[metric])
+        finding = tables.finding(comparison.by_metric[metric])
         figure = f"![{finding}]({figure_name(metric)})"
         parts.append((metric, f"{finding}.\n\n{figure}\n\n{comparison.table_markdown(metric)}"))
     if comparison.histories.names:
-        parts.append(("Curves", "![Curves of all groups](curves.png)"))
+        curves = tables.curves_finding(comparison.groups, comparison.time_to_reach)
+        parts.append(("Curves", f"![{curves}](curves.png)"))
     reach = comparison.time_to_reach
     if reach is not None:
         parts.append((reach_title(reach), markdown_table(reach_rows(reach))))

@@ -1,9 +1,13 @@
-"""Formatting of estimates, and of the comparison of a metric as a table and as a sentence."""
+"""Formatting of estimates, and of the comparison of a metric as a table and as one line."""
 
 from collections.abc import Sequence
+from math import inf, isinf
+from statistics import median
 
-from losslab.analysis.compare.differences import MetricComparison
+from losslab.analysis.compare.curves import TimeToReach
+from losslab.analysis.compare.differences import Difference, MetricComparison
 from losslab.analysis.compare.grouping import Group
+from losslab.analysis.compare.read import SHARES
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
 
 _FLOAT_DIGITS = 15
@@ -96,22 +100,114 @@ def best_mean(comparison: MetricComparison) -> str:
     return best if comparison.reference is comparison.groups[0] else f"{best} of the groups with several seeds"
 
 
-def describe(comparison: MetricComparison) -> str:
-    """Describe the reference and the verdicts on all other groups in one sentence."""
-    metric, reference = comparison.metric, comparison.reference
-    labels = dict(zip(comparison.groups, group_labels(comparison.groups)[1], strict=True))
+def finding(comparison: MetricComparison, longest_name: int = 1000) -> str:
+    """Say in one line which groups are better than the reference or worse, by how much, and the number of seeds.
+
+    Names of groups with more than `longest_name` characters are shortened.
+    """
+    metric, reference = _words(comparison.metric), comparison.reference
     if reference is None:
         return f"the baseline has no {metric}"
-    name, sentences = labels[reference], []
-    for verdict in ("better", "worse", "not distinguishable", "equal", ""):
-        names = [labels[each.group] for each in comparison.differences if each.verdict == verdict]
-        if names:
-            several = f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) < 6 else f"{len(names)} others are"
-            sentences.append(f"{several if names[1:] else f'{names[0]} is'} {verdict or 'without a verdict'}")
-    verdicts = "; ".join(sentences) or "there is nothing to compare it with"
-    if comparison.has_baseline:
-        return f"{metric} relative to {name}: {verdicts}"
-    return f"{metric}: {name} has the {best_mean(comparison)}; {verdicts}"
+    tested = [each for each in comparison.differences if each.verdict]
+    measured = [reference, *(each.group for each in comparison.differences)]
+    seeds = seed_counts([each.pairs for each in tested] or [len(group.values(comparison.metric)) for group in measured])
+    if tested:
+        return f"{_tested_finding(comparison, tested, reference, longest_name)} ({seeds})"
+    if len(measured) > 1:
+        return f"no difference between {len(measured)} {_plural(measured)} in {metric} can be tested ({seeds})"
+    mean, estimate = comparison.mean(reference), comparison.estimate(reference)
+    value = format_estimate(estimate) if estimate else f"{mean:.4g}"
+    return f"{_short_name(reference, longest_name)} has {metric} {value} ({seeds})"
+
+
+def _tested_finding(
+    comparison: MetricComparison, tested: Sequence[Difference], reference: Group, longest_name: int
+) -> str:
+    metric, first = _words(comparison.metric), _short_name(reference, longest_name)
+    losses = _plural([reference, *(each.group for each in tested)])
+    better, worse = ([each for each in tested if each.verdict == word] for word in ("better", "worse"))
+    if better or worse:
+        best = (better or worse)[0]
+        by, second = _size(comparison, best), _short_name(best.group, longest_name)
+        if len(tested) == 1:
+            return f"{second if better else first} is better than {first if better else second} {by} in {metric}"
+        others = _share(len(better or worse), len(tested), f"other {losses}")
+        if better:
+            verb = "is" if len(better) == 1 else "are"
+            return f"{others} {verb} better than {first} in {metric}, {second} {by}"
+        return f"{first} is better than {others} in {metric}, than {second} {by}"
+    if len({*comparison.levels.values()}) > 1:  # Holm's level rises after each test that rejects: other groups differ
+        return (
+            f"none of {len(tested)} other {losses} can be told from {first}, the {best_mean(comparison)}, in {metric}"
+        )
+    pair = f"between {_short_name(tested[0].group, longest_name)} and {first}" if len(tested) == 1 else ""
+    family = f"of {len(tested)} other {losses} from {first}" if comparison.has_baseline else ""
+    return (
+        f"no difference {pair or family or f'between {len(tested) + 1} {losses}'} in {metric} can be told from chance"
+    )
+
+
+def curves_finding(groups: Sequence[Group], reach: TimeToReach | None, longest_name: int = 1000) -> str:
+    """Say in one line which groups were the first to reach the value of `reach`, and the number of seeds."""
+    losses = _plural(groups)
+    if reach is None or not any(each.runs for each in reach.times):
+        return f"Curves of {len(groups)} {losses} ({seed_counts([len(group.runs) for group in groups])})"
+    epochs = {each.group: median(time.epoch for time in each.runs) for each in reach.times if each.runs}
+    seeds, first = seed_counts([len(each.runs) for each in reach.times if each.runs]), min(epochs.values())
+    value, median_of = f"{_words(reach.metric)} {reach.value:g}", "median of " * seeds.startswith("n")
+    winners = [group for group, epoch in epochs.items() if epoch == first]
+    if isinf(first):
+        return f"none of {len(epochs)} {losses} reaches {value} with most seeds ({seeds})"
+    alone = len(winners) == 1
+    who = _short_name(winners[0], longest_name) if alone else _share(len(winners), len(epochs), losses)
+    verb = f"{'is' if alone else 'are'} the first to reach"
+    if len(winners) == len(epochs):
+        verb = "reaches" if alone else "reach"
+    return f"{who} {verb} {value} after {first:g} epoch{'s' * (first != 1)} ({median_of}{seeds})"
+
+
+def seed_counts(counts: Sequence[int]) -> str:
+    """Format the numbers of seeds of groups, such as "1 seed", "n = 5 seeds" or "n = 3 to 5 seeds"."""
+    low, high = min(counts), max(counts)
+    if high <= 1:
+        return f"{high} seed{'s' * (high != 1)}"
+    return f"n = {high} seeds" if low == high else f"n = {low} to {high} seeds"
+
+
+def _share(count: int, total: int, noun: str) -> str:
+    if count < total:
+        return f"{count} of {total} {noun}"
+    return f"{'both' if total == 2 else f'all {total}'} {noun}"
+
+
+def _words(metric: str) -> str:
+    return metric.replace("/", " ")
+
+
+def _plural(groups: Sequence[Group]) -> str:
+    return "losses" if group_labels(groups)[0] == "loss" else "groups"
+
+
+def _short_name(group: Group, longest: int) -> str:
+    """Return the name of a group without "loss=" and the sections of keys; of a long name only the values."""
+    parts = [part.partition("=") for part in group.name]
+    name = " ".join(value if key == "loss" else f"{key.rpartition('.')[2]}={value}" for key, _, value in parts)
+    name = name if len(name) <= longest else " ".join(value for _, _, value in parts)
+    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest - 1) // 2 :]}"
+
+
+def _size(comparison: MetricComparison, difference: Difference) -> str:
+    """Format the size of a difference, such as "by 0.8 ± 0.3 points" or "by a factor of 2.1 (1.8 to 2.4)"."""
+    interval = difference.interval
+    if isinstance(interval, Estimate):
+        scale, unit = (100, " points") if comparison.metric in SHARES else (1, "")
+        return f"by {format_estimate(Estimate(scale * abs(interval.mean), scale * interval.half_width))}{unit}"
+    if interval is None:
+        return ""
+    ends = (interval.mean, interval.low, interval.high)
+    if interval.mean < 1:
+        ends = (1 / interval.mean, 1 / interval.high, 1 / interval.low if interval.low else inf)
+    return f"by a factor of {format_estimate(GeometricEstimate(*ends))}"
 
 
 def _difference_cells(comparison: MetricComparison, group: Group) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import pytest
 from folders import run
 
 from losslab.analysis.compare import compare, report
+from losslab.analysis.compare.tables import curves_finding
 from losslab.errors import LabError
 
 
@@ -149,6 +150,31 @@ def test_the_value_to_reach_in_a_logarithmic_panel_may_be_below_0(tmp_path):
     history(run(tmp_path / "a"), *rows)
     assert reach_label(compare([tmp_path], reach=("val/accuracy", -1))) == (0, "to reach:\n-1\n(below)")
     assert reach_label(compare([tmp_path], reach=("val/accuracy", 0.05)))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("reach", "said"),
+    [
+        (0.6, "a is the first to reach val accuracy 0.6 after 20 epochs (median of n = 3 seeds)"),
+        (0.5, "2 of 3 losses are the first to reach val accuracy 0.5 after 20 epochs (median of n = 3 seeds)"),
+        (0.2, "all 3 losses reach val accuracy 0.2 after 20 epochs (median of n = 3 seeds)"),
+        (0.9, "none of 3 losses reaches val accuracy 0.9 with most seeds (n = 3 seeds)"),
+    ],
+)
+def test_the_finding_of_curves_is_who_first_reached_the_value(tmp_path, reach, said):
+    for seed in range(3):
+        for loss, middle in (("a", 0.6), ("b", 0.5), ("c", 0.3)):
+            history(run(tmp_path / f"{loss}{seed}", loss, seed), "10,1,1,0.1", f"20,1,1,{middle}", "30,1,1,0.8")
+    comparison = compare([tmp_path], reach=("val/accuracy", reach))
+    assert curves_finding(comparison.groups, comparison.time_to_reach) == said
+    assert comparison.curves_figure().get_suptitle() == said
+
+
+def test_the_finding_of_curves_without_a_metric_is_what_they_show(tmp_path):
+    for loss in "ab":
+        (run(tmp_path / loss, loss) / "history.csv").write_text("epoch,step,train/loss\n1,1,0.5\n")
+    comparison = compare([tmp_path])
+    assert curves_finding(comparison.groups, comparison.time_to_reach) == "Curves of 2 losses (1 seed)"
 
 
 def test_the_title_marks_a_default_value_to_reach(tmp_path):

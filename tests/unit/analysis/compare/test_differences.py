@@ -10,7 +10,7 @@ from folders import accuracies, run
 
 from losslab.analysis.compare import compare, report
 from losslab.analysis.compare.statistics import paired_difference
-from losslab.analysis.compare.tables import describe
+from losslab.analysis.compare.tables import finding
 from losslab.errors import LabError
 
 CLEAR = {"low": {0: 0.10, 1: 0.21, 2: 0.30}, "mid": {0: 0.50, 1: 0.62, 2: 0.70}, "high": {0: 0.80, 1: 0.93, 2: 0.99}}
@@ -162,8 +162,8 @@ def test_one_seed_has_a_mean_and_no_interval_and_no_verdict(tmp_path):
 
 def test_a_group_with_one_seed_and_a_better_mean_has_no_verdict(tmp_path):
     comparison = compare([accuracies(tmp_path, one={0: 0.9}, two={0: 0.5, 1: 0.6})])
-    said = "test/accuracy: two has the highest mean of the groups with several seeds; one is without a verdict"
-    assert describe(comparison.by_metric["test/accuracy"]) == said
+    said = "no difference between 2 losses in test accuracy can be tested (n = 1 to 2 seeds)"
+    assert finding(comparison.by_metric["test/accuracy"]) == said
     assert "|  | highest mean of the groups with several seeds |" in comparison.table_markdown()
     assert "(1 pair)" in comparison.table_markdown()
 
@@ -177,7 +177,60 @@ def test_a_baseline_without_the_metric_is_named_as_the_reason(tmp_path):
     run(tmp_path / "a", "a", metrics={"test/accuracy": 0.5, "test/f1": 0.5})
     run(tmp_path / "b", "b", metrics={"test/accuracy": 0.5})
     comparison = compare([tmp_path], metrics="test/f1", baseline="loss=b")
-    assert describe(comparison.by_metric["test/f1"]) == "the baseline has no test/f1"
+    assert finding(comparison.by_metric["test/f1"]) == "the baseline has no test f1"
+
+
+def seeds(*values):
+    return dict(enumerate(values))
+
+
+LOW, MID, HIGH = seeds(0.1, 0.2, 0.3), seeds(0.41, 0.5, 0.6), seeds(0.6, 0.7, 0.801)
+NOISY = seeds(0.9, 0.2, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "values", "said"),
+    [
+        (None, {"a": HIGH}, "a has test accuracy 0.70 ± 0.25 (n = 3 seeds)"),
+        (None, {"a": {0: 0.5}}, "a has test accuracy 0.5 (1 seed)"),
+        (None, {"a": {0: 0.5}, "b": {0: 0.6}}, "no difference between 2 losses in test accuracy can be tested (1"),
+        (None, {"a": LOW, "b": HIGH}, "b is better than a by 50.03 ± 0.25 points in test accuracy (n = 3 seeds)"),
+        ("a", {"a": LOW, "b": HIGH}, "b is better than a by 50.03 ± 0.25 points in test accuracy (n = 3 seeds)"),
+        ("b", {"a": LOW, "b": HIGH}, "b is better than a by 50.03 ± 0.25 points in test accuracy (n = 3 seeds)"),
+        ("a", {"a": LOW, "b": seeds(0.3, 0.2, 0.1)}, "no difference between b and a in test accuracy can be told from"),
+        (None, {"a": LOW, "b": LOW, "c": LOW}, "no difference between 3 losses in test accuracy can be told from ch"),
+        ("a", {"a": LOW, "b": LOW, "c": LOW}, "no difference of 2 other losses from a in test accuracy can be told"),
+        (None, {"a": LOW, "b": MID, "c": HIGH}, "c is better than both other losses in test accuracy, than b by 19.7"),
+        ("c", {"a": LOW, "b": MID, "c": HIGH}, "c is better than both other losses in test accuracy, than b by 19.7"),
+        ("a", {"a": LOW, "b": MID, "c": HIGH}, "both other losses are better than a in test accuracy, c by 50.03"),
+        ("b", {"a": LOW, "b": MID, "c": HIGH}, "1 of 2 other losses is better than b in test accuracy, c by 19.7"),
+        (None, {"a": LOW, "b": MID, "c": NOISY}, "none of 2 other losses can be told from c, the highest mean, in"),
+        (None, {"a": LOW, "b": {0: 0.41, 1: 0.5, 2: 0.6, 3: 0.7}}, "b is better than a by 30.3 ± 2.5 points in test"),
+    ],
+)  # fmt: skip
+def test_the_finding_is_one_line_with_the_number_of_seeds(tmp_path, baseline, values, said):
+    folder = accuracies(tmp_path, **values)
+    comparison = compare([folder], baseline=baseline and f"loss={baseline}")
+    (text,) = {finding(comparison.by_metric["test/accuracy"])}
+    assert text.startswith(said)
+    assert text.endswith(("(n = 3 seeds)", "(1 seed)"))
+
+
+def test_the_finding_has_the_factor_by_which_an_error_is_smaller(tmp_path):
+    folder = errors(tmp_path, small=[0.01, 0.011, 0.012], large=[1.0, 1.1, 1.3])
+    for baseline in (None, "loss=large", "loss=small"):
+        text = finding(compare([folder], baseline=baseline).by_metric["test/mse"])
+        assert text == "small is better than large by a factor of 103 (91.6 to 115) in test mse (n = 3 seeds)"
+
+
+def test_the_finding_names_groups_by_their_values_if_the_names_are_long(tmp_path):
+    for number, value in enumerate((0.1, 0.2, 0.3)):
+        for loss, rate in (("a", 1), ("a", 2), ("b", 1)):
+            metrics = {"test/accuracy": value + 0.3 * (rate == 2) + 0.1 * (loss == "b") + number / 1000 * rate}
+            run(tmp_path / f"{loss}{rate}{number}", loss, number, metrics=metrics, optimizer__learning_rate=rate)
+    by_metric = compare([tmp_path]).by_metric["test/accuracy"]
+    assert finding(by_metric).startswith("a learning_rate=2 is better than both other groups in test accuracy, than b ")
+    assert finding(by_metric, 10).startswith("a 2 is better than both other groups in test accuracy, than b ")
 
 
 def test_notes_explain_only_the_intervals_that_are_shown(tmp_path):
