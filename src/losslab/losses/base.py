@@ -103,6 +103,13 @@ class Loss(HasHyperparameters, ABC):
         """Convert outputs (N, C) to the class probabilities (N, C) that they mean under this loss. Metrics use them."""
         return torch.softmax(outputs, dim=1)
 
+    def to_logits(self, outputs: Tensor) -> Tensor | None:
+        """Return the logits (N, C) of which `to_probabilities` is the softmax or the sigmoid; None if it is neither.
+
+        Calibration changes these logits, see `losslab.analysis.evaluate.calibration`.
+        """
+        return outputs
+
     def to_predictions(self, outputs: Tensor) -> Tensor:
         """Convert outputs to predicted values (N, D), or to (N, C), where the largest column is the predicted class."""
         return outputs
@@ -330,6 +337,9 @@ class ResidualLoss(Loss):
         exclusive classes normalise them.
         """
         return outputs.clamp(torch.finfo(torch.float32).eps, 1.0)
+
+    def to_logits(self, outputs: Tensor) -> None:
+        """Return None: the outputs are estimates of the target, not logits."""
 
 
 class SigmoidLoss(Loss):

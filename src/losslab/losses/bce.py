@@ -76,9 +76,13 @@ class PriorSigmoid(SigmoidLoss):
         losses = F.binary_cross_entropy_with_logits(_shifted(outputs), target, reduction="none")
         return mean_over_outputs(losses) * outputs.shape[-1]
 
+    def to_logits(self, outputs: Tensor) -> Tensor:
+        """Return z - log K, (N, K)."""
+        return _shifted(outputs)
+
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """Return σ(z - log K), the probability of each label (N, K)."""
-        return torch.sigmoid(_shifted(outputs))
+        return torch.sigmoid(self.to_logits(outputs))
 
 
 def _shifted(outputs: Tensor) -> Tensor:

@@ -58,6 +58,9 @@ class BiTempered(ClassLoss):
         """Return the tempered softmax (N, C)."""
         return log_tempered_softmax(outputs, self.t2)[0].exp()
 
+    def to_logits(self, outputs: Tensor) -> None:
+        """Return None: the tempered softmax is no softmax of the outputs."""
+
 
 def _own_near_1(one_minus_p: Tensor, r: Tensor) -> Tensor:
     """Return (1 - p^r) / r - (1 - p^(1 + r)) / (1 + r) with r = 1 - t1, as a power series (1 - p)²/2 + ... in 1 - p."""

@@ -77,6 +77,9 @@ class SquaredHinge(_Margin):
         """Return the probability of label 1 at which z minimises the expected loss: (z + 1)/2 (N, K), in [ε, 1]."""
         return ((outputs + 1) / 2).clamp(torch.finfo(torch.float32).eps, 1.0)
 
+    def to_logits(self, outputs: Tensor) -> None:
+        """Return None: the probability is linear in the outputs."""
+
 
 class MultiMargin(ClassLoss):
     """Multi-class margin loss: (1/C) Σ_{i≠y} max(0, m - z_y + z_i)^p, times the weight of the class.

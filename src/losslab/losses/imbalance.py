@@ -122,6 +122,10 @@ class LDAM(ClassCountLoss):
         # Above the threshold softplus is the identity: with torch's default of 20 the tenth digit would be wrong.
         return F.softplus(log_one_minus_p - log_p + self.s * margin, threshold=40)
 
+    def to_logits(self, outputs: Tensor) -> Tensor:
+        """Return s c, without the margins (N, C)."""
+        return self.s * outputs
+
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """Return softmax(s c), without the margins (N, C)."""
-        return torch.softmax(self.s * outputs, dim=1)
+        return torch.softmax(self.to_logits(outputs), dim=1)

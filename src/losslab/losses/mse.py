@@ -190,3 +190,6 @@ class RescaledMSE(ClassLoss):
         """
         share = (outputs / self.m).clamp(0, 1)
         return (share / (self.k * (1 - share) + share)).clamp(min=torch.finfo(torch.float32).eps)
+
+    def to_logits(self, outputs: Tensor) -> None:
+        """Return None: the outputs are multiples of probabilities, not logits."""

@@ -20,11 +20,15 @@ class _SoftmaxWithTemperature(ClassLoss):
         return outputs
 
     def classwise(self, outputs: Tensor) -> Tensor:
-        return -torch.log_softmax(self.scaled(outputs) / self.temperature, dim=1)
+        return -torch.log_softmax(self.to_logits(outputs), dim=1)
+
+    def to_logits(self, outputs: Tensor) -> Tensor:
+        """Return s/τ, (N, C)."""
+        return self.scaled(outputs) / self.temperature
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """Return softmax(s/τ), (N, C), as the loss uses it."""
-        return torch.softmax(self.scaled(outputs) / self.temperature, dim=1)
+        return torch.softmax(self.to_logits(outputs), dim=1)
 
 
 class LogitNorm(_SoftmaxWithTemperature):

@@ -106,6 +106,10 @@ class WeightedSum(Loss):
         """Return the probabilities (N, C) that the outputs mean under the first term."""
         return self._losses[0].to_probabilities(outputs)
 
+    def to_logits(self, outputs: Tensor) -> Tensor | None:
+        """Return the logits (N, C) of the first term, or None if it has none."""
+        return self._losses[0].to_logits(outputs)
+
     def to_predictions(self, outputs: Tensor) -> Tensor:
         """Return the predictions, (N, C) or (N, D), that the outputs mean under the first term."""
         return self._losses[0].to_predictions(outputs)
@@ -214,6 +218,10 @@ class Smoothed(Loss):
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """Return the probabilities (N, C) that the outputs mean under the inner loss."""
         return self.loss.to_probabilities(outputs)
+
+    def to_logits(self, outputs: Tensor) -> Tensor | None:
+        """Return the logits (N, C) of the inner loss, or None if it has none."""
+        return self.loss.to_logits(outputs)
 
     def to_predictions(self, outputs: Tensor) -> Tensor:
         """Return the predictions (N, C) that the outputs mean under the inner loss."""

@@ -4,9 +4,10 @@ A new loss is tested by existing. The quick tests check each loss as configured;
 of its hyperparameters that is worth comparing, and compile each loss for each kind of target.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
+import torch
 from hydra.utils import instantiate
 
 from losslab import CONF
@@ -20,11 +21,13 @@ from losslab.losses.contract.behaviour import (
     takes_one_hot_for_a_class,
 )
 from losslab.losses.contract.claims import CLAIMS, run_check
-from losslab.losses.contract.sample_inputs import is_classification, with_class_counts
+from losslab.losses.contract.sample_inputs import CLASSES, is_classification, sample_outputs, with_class_counts
 
 NAMES = catalog.names()
 # The checks that another value of a hyperparameter can fail. The others depend on the code alone.
 NUMERICAL = (has_the_gradient_of_its_value, is_stable_at_large_outputs, propagates_nan, takes_one_hot_for_a_class)
+# Their outputs are estimates, or the probabilities are another function of them.
+WITHOUT_LOGITS = {"bi_tempered", "rescaled_mse", "squared_hinge"}
 # Compiled in the quick tests too: one loss for each way in which the formulas are written.
 COMPILED_QUICKLY = {
     "barron", "bce", "cross_entropy", "focal", "gaussian_nll", "js", "ldam", "mse", "nce", "weighted_sum",
@@ -81,6 +84,18 @@ def check_open_facts(loss: Loss) -> None:
 def test_a_loss_passes_every_check(name):
     loss = made(name)
     assert failures(loss, [check for check in CHECKS if check is not compiles_into_one_graph], loss.wants) == {}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if is_classification(made(name))])
+def test_probabilities_are_the_softmax_or_the_sigmoid_of_the_logits(name):
+    loss = made(name)
+    outputs = sample_outputs(loss, 20)[:, : loss.outputs(CLASSES)]
+    logits, probabilities = loss.to_logits(outputs), loss.to_probabilities(outputs)
+    assert (logits is None) == (name in WITHOUT_LOGITS)
+    if logits is not None:
+        assert any(
+            torch.allclose(link(logits), probabilities) for link in (partial(torch.softmax, dim=1), torch.sigmoid)
+        )
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,12 @@ class Adapted(Loss):
         logits: Tensor = getattr(self.criterion, self.classifier)(outputs.to(dtype))
         return logits
 
+    def to_logits(self, outputs: Tensor) -> Tensor | None:
+        """Return the logits (N, C) of classes or labels; None if the criterion takes the outputs for something else."""
+        kinds = {OutputKind.LOGITS, OutputKind.BINARY_LOGITS, OutputKind.SCORES, OutputKind.LOG_PROBABILITIES}
+        has_logits = self.classifier is not None or self.output_kind in kinds
+        return self.to_predictions(outputs) if has_logits else None
+
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """Convert outputs to probabilities (N, C) as `output_kind` implies; by a softmax if it is unknown."""
         predictions = self.to_predictions(outputs)
