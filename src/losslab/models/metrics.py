@@ -185,8 +185,13 @@ class EvaluationMetrics:
         """Names of the metrics, in the order of `compute`."""
         return [str(name) for collection in self._collections for name in collection]
 
-    def update(self, predictions: Tensor, probabilities: Tensor | None, truth: Tensor) -> None:
-        """Add a batch: the results of `Learner.predictions` and `Learner.probabilities`, and the true targets."""
+    def update(
+        self, predictions: Tensor, probabilities: Tensor | None, truth: Tensor, decisions: Tensor | None = None
+    ) -> None:
+        """Add a batch: the results of `Learner.predictions` and `Learner.probabilities`, and the true targets.
+
+        `decisions` are predicted 0/1 labels (N, K); None to predict the labels with a probability above 0.5.
+        """
         if len(truth) == 0:
             return  # a rank's shard of a small batch can be empty, which torchmetrics does not accept
         predictions, truth = _to_float64(predictions), _to_float64(truth)
@@ -198,7 +203,7 @@ class EvaluationMetrics:
             self.probability_metrics.update(normalise_rows(_to_float64(probabilities)), truth)
         else:
             probabilities = _to_float64(probabilities).clamp(max=1)  # above 1, torchmetrics applies a sigmoid
-            self.decision_metrics.update(probabilities, truth.long())
+            self.decision_metrics.update(probabilities if decisions is None else decisions, truth.long())
             self.probability_metrics.update(probabilities, truth)
 
     def compute(self) -> dict[str, Tensor]:

@@ -147,3 +147,16 @@ def test_lower_is_better_for_errors_and_losses(metric):
 @pytest.mark.parametrize("metric", ["val/accuracy", "test/r2", "f1", "train/accuracy_given", "test/recall"])
 def test_higher_is_better_for_scores(metric):
     assert direction(metric) == "max"
+
+
+def test_calibration_error_is_that_of_guo_et_al_with_15_bins():
+    outputs, truth = 2 * torch.randn(N, 4, generator=RANDOM), torch.randint(4, (N,), generator=RANDOM)
+    ours = measured(DataSpec(Task.MULTICLASS, Kind.INDEX, (1,), 4), outputs, outputs.softmax(1), truth)["ece"]
+    confidence, correct = outputs.double().softmax(1).amax(1), (outputs.argmax(1) == truth).double()
+    expected = 0.0
+    for m in range(1, 16):  # bin m is the interval ((m - 1)/15, m/15]
+        members = (confidence > (m - 1) / 15) & (confidence <= m / 15)
+        if members.any():
+            gap = abs(correct[members].mean() - confidence[members].mean())
+            expected += members.sum().item() / N * gap.item()
+    assert ours == pytest.approx(expected, rel=1e-6)
