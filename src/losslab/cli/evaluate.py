@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from losslab import runs
@@ -16,10 +17,14 @@ from losslab.runs import RunFolder
 from losslab.training.distributed import environment, spawn
 
 if TYPE_CHECKING:
-    from losslab.analysis.evaluate.evaluation import Evaluation
+    from losslab.analysis.evaluate.evaluation import Calibrated, Evaluation
     from losslab.analysis.evaluate.predictions import Predictions
 
 logger = logging.getLogger("losslab")
+_METHODS = ("temperature", "logit_adjustment", "thresholds", "f1_thresholds")
+"""`calibration.METHODS`, which --help shows without importing torch."""
+_CLASS_WEIGHTS = ("weight", "pos_weight")
+"""The attributes of losses that contain class weights."""
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
@@ -32,6 +37,12 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     add_data_option(parser)
     labels = "compare the network with these human label distributions (N, C); row n belongs to example n of the split"
     parser.add_argument("--soft-labels", type=Path, metavar="FILE.npy", help=labels)
+    method = (
+        "also evaluate after a calibration without training: a temperature (lowest NLL) or thresholds for 0/1 labels "
+        "(highest accuracy, or F1), fitted on the validation split; or logits adjusted by the class frequencies in "
+        "training"
+    )
+    parser.add_argument("--calibrate", choices=_METHODS, help=method)
     devices = "split the work between N processes, each on its own GPU if there are GPUs"
     parser.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="output folder (default: in the run folder)")
@@ -63,10 +74,11 @@ def _evaluate_here(options: argparse.Namespace) -> None:
         from losslab.analysis.evaluate.report import draw_missing_curves, evaluation_name, write_evaluation  # noqa: PLC0415
         from losslab.training.reopen import EvaluationRequest  # noqa: PLC0415
     request = EvaluationRequest(options.run_folder, options.split, options.ckpt, options.data, options.trust)
-    result = evaluation.evaluate(request, options.soft_labels)
+    result = evaluation.evaluate(request, options.soft_labels, options.calibrate)
     if environment.current_rank().rank > 0:
         return
-    folder = options.output or result.experiment.folder.evaluation(evaluation_name(request, options.soft_labels))
+    name = evaluation_name(request, options.soft_labels, options.calibrate)
+    folder = options.output or result.experiment.folder.evaluation(name)
     _log_evaluation(result)
     written = write_evaluation(result, folder)
     logger.info("written     %s", runs.display_path(folder))
@@ -78,7 +90,6 @@ def _evaluate_here(options: argparse.Namespace) -> None:
 def _log_evaluation(result: "Evaluation") -> None:
     """Log the run that was evaluated, its metrics, the examples of highest loss, and notes on the metrics."""
     from losslab.analysis.evaluate.extra_metrics import classification_report  # noqa: PLC0415
-    from losslab.cli.report import log_metrics  # noqa: PLC0415
     from losslab.targets import Task  # noqa: PLC0415
 
     experiment, request, predictions = result.experiment, result.request, result.predictions
@@ -91,17 +102,55 @@ def _log_evaluation(result: "Evaluation") -> None:
     if request.data:
         logger.info("            options changed for this evaluation: %s", ", ".join(request.data))
     finite = {name: value for name, value in result.values.items() if math.isfinite(value)}
-    log_metrics({name: value for name, value in finite.items() if "/soft/" not in name})
+    if result.calibrated is not None:
+        _log_calibration(result.calibrated, predictions)
+    _log_values(result, {name: value for name, value in finite.items() if "/soft/" not in name})
     if predictions.spec.task is not Task.REGRESSION:
-        logger.info("\n%s", classification_report(predictions).rstrip())
+        after = None if result.calibrated is None else result.calibrated.predictions
+        if after is None or (after.prediction == predictions.prediction).all():
+            logger.info("\n%s", classification_report(predictions).rstrip())
+        else:
+            for name, each in (("Before", predictions), ("After", after)):
+                logger.info("\n%s calibration:\n%s", name, classification_report(each).rstrip())
     if result.human is not None:
         logger.info("\nCompared with human label distributions (entropies in nats):")
         soft = {name: value for name, value in finite.items() if "/soft/" in name}
-        log_metrics({name.replace("/soft/", "/"): value for name, value in soft.items()})
+        _log_values(result, soft)
     if len(predictions.spec.input_shape) == 1 and predictions.loss is not None:
         _log_highest_losses(predictions)
     for note in _notes(result, set(result.values) - set(finite)):
         logger.info("note        %s", note)
+
+
+def _log_values(result: "Evaluation", values: dict[str, float]) -> None:
+    """Log metrics as a table, with a column of their values after calibration if there is one."""
+    from losslab.analysis.evaluate.report import before_and_after  # noqa: PLC0415
+    from losslab.cli.report import log_metrics  # noqa: PLC0415
+
+    def short(values: dict[str, float]) -> dict[str, float]:
+        return {name.replace("/soft/", "/"): value for name, value in values.items()}
+
+    if result.calibrated is None:
+        log_metrics(short(values))
+    else:
+        after = {name: value for name, value in result.calibrated.values.items() if name in values}
+        logger.info("%s", terminal_table(before_and_after(short(values), short(after)), width=100))
+
+
+def _log_calibration(calibrated: "Calibrated", predictions: "Predictions") -> None:
+    """Log what was fitted, what this changed on the validation split, and how many predictions change."""
+    from losslab.analysis.evaluate.report import label_names  # noqa: PLC0415
+
+    text = f"calibration {calibrated.calibration.describe(label_names(predictions.spec))}"
+    logger.info("%s", fill(text, 100, subsequent_indent=" " * 12, break_on_hyphens=False))
+    changed = int((calibrated.predictions.prediction != predictions.prediction).sum())
+    what = "predictions" if predictions.prediction.ndim == 1 else "decisions"
+    line, fit = f"{changed:,} of {predictions.prediction.size:,} {what} change", calibrated.fit
+    if fit is not None:
+        line = (
+            f"fitted on {fit.examples:,} val examples: {fit.metric} {fit.before:.4f} to {fit.after:.4f} there; {line}"
+        )
+    logger.info("            %s", line)
 
 
 def _log_highest_losses(predictions: "Predictions") -> None:
@@ -152,7 +201,7 @@ def _notes(result: "Evaluation", undefined: set[str]) -> list[str]:
         notes.append(
             f"human labels agree with the true class for only {agreement:.0%}: are they in the order of this split?"
         )
-    return notes + _data_notes(result)
+    return notes + _data_notes(result) + _calibration_notes(result)
 
 
 def _difference_notes(result: "Evaluation") -> list[str]:
@@ -185,3 +234,44 @@ def _data_notes(result: "Evaluation") -> list[str]:
             "the run has no data.json with the normalisation in training: that of the changed data is used instead"
         )
     return notes
+
+
+def _calibration_notes(result: "Evaluation") -> list[str]:
+    """Return notes on what the calibrated metrics do not tell."""
+    from losslab.losses.base import ClassCountLoss, Loss  # noqa: PLC0415
+
+    calibrated, split, loss = result.calibrated, result.request.split, result.experiment.learner.loss
+    if calibrated is None:
+        return []
+    notes, method = [], calibrated.method
+    if calibrated.fit is not None:
+        if split == "val":
+            notes.append(
+                f"the calibrated metrics are too good for new examples, because {method} was fitted on these: "
+                "--split test is fair"
+            )
+        elif split == "train":
+            notes.append(f"{method} was fitted on val: it does not calibrate examples on which the network was trained")
+        elif _is_worse(result, f"test/{calibrated.fit.metric}"):
+            reason = "there may be too few val examples"
+            if result.request.checkpoint == "best":
+                reason += ", or they look too easy because they also selected the best epoch (--ckpt last)"
+            notes.append(f"{method} made test/{calibrated.fit.metric} worse: {reason}")
+        if result.request.data:
+            notes.append(f"{method} was fitted on the val split of the changed data")
+    elif any(
+        isinstance(part, ClassCountLoss) or any(getattr(part, name, None) is not None for name in _CLASS_WEIGHTS)
+        for part in loss.modules()
+        if isinstance(part, Loss)
+    ):
+        notes.append("the loss weighs classes in training already: logit_adjustment does so a second time")
+    return notes
+
+
+def _is_worse(result: "Evaluation", metric: str) -> bool:
+    """Whether a metric is worse after calibration."""
+    from losslab.io.metric_names import direction  # noqa: PLC0415
+
+    assert result.calibrated is not None  # noqa: S101 -- for the type checker
+    gain = result.calibrated.values[metric] - result.values[metric]
+    return (gain > 0) if direction(metric) == "min" else (gain < 0)

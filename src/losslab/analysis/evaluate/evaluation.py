@@ -1,7 +1,7 @@
 """Evaluation of a run on a split: reopens the run, collects its outputs, and computes all metrics."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isclose, isfinite
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from lightning.pytorch import Callback
 from rich import get_console
 from rich.progress import Progress
 
-from losslab.analysis.evaluate import soft_labels
+from losslab.analysis.evaluate import calibration, soft_labels
+from losslab.analysis.evaluate.calibration import Calibration
 from losslab.analysis.evaluate.extra_metrics import Curves, compute_curves, scalar_metrics
 from losslab.analysis.evaluate.predictions import Array, Predictions, interpret_outputs
 from losslab.analysis.outputs import SplitOutputs, collect_outputs
@@ -24,6 +25,33 @@ from losslab.targets import Task
 from losslab.training.distributed import environment
 from losslab.training.experiment import Experiment
 from losslab.training.reopen import EvaluationRequest, reopen
+
+_FITTED_METRICS = {"temperature": "nll", "thresholds": "accuracy", "f1_thresholds": "f1"}
+"""The metric of the validation split to which each method is fitted."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The metric that a calibration maximises or minimises, on the validation split."""
+
+    examples: int
+    metric: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The same examples after calibration."""
+
+    method: str
+    """A method of `calibration.METHODS`."""
+    calibration: Calibration
+    fit: Fit | None
+    """None for logit adjustment, which uses no validation examples."""
+    predictions: Predictions
+    values: dict[str, float]
+    """The metrics by name, such as "test/accuracy"; not the loss, which is of the outputs as they are."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +69,8 @@ class Evaluation:
     """The human label distributions (N, C); None if no file of them was given."""
     soft_labels: Path | None = None
     """The file with the human label distributions, if one was given."""
+    calibrated: Calibrated | None = None
+    """The result of calibration, if a method was given."""
 
     def not_reproduced(self) -> dict[str, tuple[float, float]]:
         """Return the metrics that differ by more than rounding from metrics.json: the value there, and the value here.
@@ -65,40 +95,120 @@ class Evaluation:
         }
 
 
-def evaluate(request: EvaluationRequest, soft_labels_file: Path | None = None) -> Evaluation:
+def evaluate(
+    request: EvaluationRequest, soft_labels_file: Path | None = None, calibration_method: str | None = None
+) -> Evaluation:
     """Reopen a run and evaluate it on a split.
 
     With a file of human label distributions, which `soft_labels.load` describes, the predictions are also compared with
-    these. With several processes, each evaluates a part of the split, and all return the whole result.
+    these. With a method of `calibration.METHODS`, the predictions are also evaluated after calibration, which is fitted
+    on the validation split. With several processes, each evaluates a part of the split, and all return the whole
+    result.
 
     Raises:
-        LabError: the run cannot be opened, its outputs are not finite, or the soft labels do not fit.
+        LabError: the run cannot be opened, its outputs are not finite, or the soft labels or the method do not fit.
     """
     experiment, split = reopen(request), request.split
     task = experiment.data.spec.task
     if soft_labels_file is not None and task is not Task.MULTICLASS:
         raise LabError(f"--soft-labels needs data with exclusive classes, these data are {task}: leave the option out")
+    if calibration_method is not None:
+        _check_calibration(calibration_method, experiment)
+    outputs = _collect(experiment, split)
+    predictions = interpret_outputs(experiment.learner, outputs)
+    values = _logged_metrics(experiment, split, outputs)
+    human = None
+    if soft_labels_file is not None:
+        sources = [source for source in experiment.data.splits.values() if isinstance(source, Examples)]
+        min_size = 1 + max((int(source.index.max()) for source in sources), default=-1)
+        human = soft_labels.load(soft_labels_file, predictions, min_size)
+    calibrated = None
+    if calibration_method is not None:
+        calibrated = _calibrate(calibration_method, experiment, request, outputs, predictions, human)
+    curves = [] if task is Task.REGRESSION else [compute_curves(predictions, kind) for kind in ("roc", "pr")]
+    values = _with_split(split, values | _further_metrics(predictions, curves, human))
+    return Evaluation(request, experiment, predictions, values, curves, human, soft_labels_file, calibrated)
+
+
+def _collect(experiment: Experiment, split: str, advice: str = "choose another split") -> SplitOutputs:
+    """Return the outputs for a split, and show a progress bar meanwhile. Raise LabError if there are no examples."""
     bar = _ProgressBar(split)
     experiment.trainer.callbacks.append(bar)  # type: ignore[attr-defined]
     try:
         outputs = collect_outputs(experiment, split)
     finally:
         bar.progress.stop()
+        experiment.trainer.callbacks.remove(bar)  # type: ignore[attr-defined]
     if not len(outputs.index):
-        raise LabError(f"the split {split} contains no examples: choose another split")
-    predictions = interpret_outputs(experiment.learner, outputs)
-    values = _logged_metrics(experiment, split, outputs) | scalar_metrics(predictions)
-    curves = [] if task is Task.REGRESSION else [compute_curves(predictions, kind) for kind in ("roc", "pr")]
+        raise LabError(f"the split {split} contains no examples: {advice}")
+    return outputs
+
+
+def _further_metrics(predictions: Predictions, curves: list[Curves], human: Array | None) -> dict[str, float]:
+    """Return the metrics that training does not log, by their names without the split."""
+    values = scalar_metrics(predictions)
     for each in curves:
         values |= each.areas()
-    human = None
-    if soft_labels_file is not None:
-        sources = [source for source in experiment.data.splits.values() if isinstance(source, Examples)]
-        min_size = 1 + max((int(source.index.max()) for source in sources), default=-1)
-        human = soft_labels.load(soft_labels_file, predictions, min_size)
-        values |= soft_labels.soft_metrics(predictions, human)
-    values = {f"{split}/{name}": value for name, value in values.items()}
-    return Evaluation(request, experiment, predictions, values, curves, human, soft_labels_file)
+    return values if human is None else values | soft_labels.soft_metrics(predictions, human)
+
+
+def _with_split(split: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{split}/{name}": value for name, value in values.items()}
+
+
+def _check_calibration(method: str, experiment: Experiment) -> None:
+    """Raise LabError unless the method fits the task, and the outputs are logits. Tries a few random outputs."""
+    spec, loss = experiment.learner.spec, experiment.learner.loss
+    calibration.check_method(method, spec.task)
+    generator = torch.Generator().manual_seed(0)
+    calibration.find_logits(loss, torch.randn(4, loss.outputs(spec.targets), generator=generator), spec.task)
+
+
+def _calibrate(
+    method: str,
+    experiment: Experiment,
+    request: EvaluationRequest,
+    outputs: SplitOutputs,
+    predictions: Predictions,
+    human: Array | None,
+) -> Calibrated:
+    """Fit a calibration, and evaluate it on the examples of `predictions`."""
+    learner, data, task = experiment.learner, experiment.data, experiment.learner.spec.task
+    device = next(learner.parameters()).device
+
+    def logits(of: SplitOutputs) -> Array:
+        return calibration.find_logits(learner.loss, of.outputs.to(device), task)
+
+    metric = _FITTED_METRICS.get(method)
+    validation = outputs
+    if metric is not None and request.split != "val":
+        validation = _collect(experiment, "val", "calibration is fitted on it: train a run with validation examples")
+    examples = logits(validation), validation.truth.numpy()
+    counts = None if data.class_counts is None else data.class_counts.numpy()
+    size = None if task is Task.MULTICLASS else _training_size(experiment)
+    fitted = calibration.fit_calibration(method, *examples, task, class_counts=counts, examples=size)
+    fit, own = None, logits(outputs)
+    if metric is not None:
+        values = [calibration.calibrated_metrics(each, *examples, learner.spec) for each in (Calibration(), fitted)]
+        fit = Fit(len(validation.index), metric, *(each[metric] for each in values))
+    after = replace(
+        predictions, prediction=fitted.predict(own, task), probabilities=fitted.probabilities(own, task),
+        scores=fitted.apply(own) if task is Task.MULTICLASS else None,
+    )  # fmt: skip
+    new = calibration.calibrated_metrics(fitted, own, outputs.truth.numpy(), learner.spec)
+    new |= _further_metrics(after, [compute_curves(after, kind) for kind in ("roc", "pr")], human)
+    return Calibrated(method, fitted, fit, after, _with_split(request.split, new))
+
+
+def _training_size(experiment: Experiment) -> int | None:
+    """Return the number of examples that the run was trained on; None if it is not recorded."""
+    recorded = experiment.folder.read_metadata()
+    if recorded is None:
+        return experiment.data.splits["train"].size
+    try:
+        return int(recorded["contents"]["train"][0])
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):  # runs of early versions do not record it
+        return None
 
 
 def _logged_metrics(experiment: Experiment, split: str, outputs: SplitOutputs) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Figures of an evaluation, with the result in their titles."""
 
+from collections.abc import Mapping
 from itertools import product
 from textwrap import fill
 from typing import Any
@@ -125,29 +126,43 @@ def draw_calibration(predictions: Predictions) -> Figure:
     The diagram of a multiclass task shows accuracy against confidence. For a binary or multilabel task, it shows how
     often a label is 1 against its predicted probability, over all labels together.
     """
+    return draw_calibrations({"": predictions})
+
+
+def draw_calibrations(columns: Mapping[str, Predictions]) -> Figure:
+    """Draw the reliability diagrams of several predictions for the same examples side by side, each with its name."""
+    figure = new_figure(5.4 * len(columns), 6.0, dpi=120)
+    panels = figure.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
+    counts = [_draw_reliability(*pair, *panel) for pair, *panel in zip(columns.items(), *panels, strict=True)]
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    is_multilabel = next(iter(columns.values())).spec.task is Task.MULTILABEL
+    panels[1, 0].set_ylabel("labels" if is_multilabel else "examples")
+    if max(map(max, counts)) > 100 * min(map(min, counts)):
+        panels[1, 0].set_yscale("log")
+    for axes in panels.flat:
+        axes.label_outer()
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    return figure
+
+
+def _draw_reliability(name: str, predictions: Predictions, above: Axes, below: Axes) -> Array:
+    """Draw a reliability diagram and the number of examples in each bin. Return these numbers, without zeros."""
     ece = calibration(predictions)
     count, confidence, correct = (total.numpy() for total in (ece.count, ece.confidence, ece.correct))
     bins, filled = len(count), count > 0
     middle = (np.arange(bins) + 0.5)[filled] / bins
     count, confidence, correct = count[filled], confidence[filled] / count[filled], correct[filled] / count[filled]
-    figure = new_figure(5.4, 6.0, dpi=120)
-    above, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="calibrated", zorder=3)
     bars: dict[str, Any] = {"width": 1 / bins, "edgecolor": "white", "color": COLOURS[5]}
     above.bar(middle, correct, label="observed", **bars)
     points: dict[str, Any] = {"color": COLOURS[1], "markersize": 5, "clip_on": False, "zorder": 4}
     above.plot(confidence, correct, "o", label="at mean confidence", **points)
     x, y, title = _describe_calibration(ece, predictions)
-    above.set(ylabel=y, ylim=(0, 1.02), xlim=(0, 1), title=title)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    above.set(ylabel=y, ylim=(0, 1.02), xlim=(0, 1), title=f"{name}\n{title}" if name else title)
     below.bar(middle, count, **bars)
-    below.set(xlabel=x, ylabel="labels" if predictions.spec.task is Task.MULTILABEL else "examples")
-    if count.max() > 100 * count.min():
-        below.set_yscale("log")
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-        axes.set_axisbelow(True)
-    return figure
+    below.set(xlabel=x)
+    return np.asarray(count)
 
 
 def calibration(predictions: Predictions) -> ECE:

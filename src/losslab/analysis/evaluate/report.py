@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from matplotlib.figure import Figure
 
 from losslab.analysis.compare.read import read_columns
 from losslab.analysis.evaluate import extra_metrics, figures, soft_labels
-from losslab.analysis.evaluate.evaluation import Evaluation
+from losslab.analysis.evaluate.calibration import Thresholds
+from losslab.analysis.evaluate.evaluation import Calibrated, Evaluation
 from losslab.analysis.evaluate.predictions import Array, Predictions
+from losslab.data.batch import DataSpec
 from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.io.figures import save_png
-from losslab.io.tables import write_csv
+from losslab.io.tables import terminal_table, write_csv
 from losslab.io.untrusted import read_text
 from losslab.targets import Task
 from losslab.training.callbacks.history import plot_curves
@@ -32,10 +35,12 @@ _HIGHEST_LOSSES = 25
 _MAX_NAME = 80
 
 
-def evaluation_name(request: EvaluationRequest, soft_labels_file: Path | None) -> str:
+def evaluation_name(
+    request: EvaluationRequest, soft_labels_file: Path | None, calibration_method: str | None = None
+) -> str:
     """Return the folder name of an evaluation: the split, and all options that differ from their defaults.
 
-    Examples: "test", "test+last", "val+dir=_elsewhere-1f2e3d", "test+soft=people-4a5b6c".
+    Examples: "test", "test+last", "val+dir=_elsewhere-1f2e3d", "test+soft=people-4a5b6c", "test+temperature".
     """
     parts = [request.split]
     if request.checkpoint != "best":
@@ -43,6 +48,8 @@ def evaluation_name(request: EvaluationRequest, soft_labels_file: Path | None) -
     parts += sorted(pair.removeprefix("data.") for pair in request.data)
     if soft_labels_file is not None:
         parts.append(f"soft={soft_labels_file.stem}-{_short_hash(str(soft_labels_file.resolve()))}")
+    if calibration_method is not None:
+        parts.append(calibration_method)
     name = "+".join(parts)
     safe = re.sub(r"[^\w.+=-]", "_", name)
     if len(safe) > _MAX_NAME:
@@ -128,6 +135,10 @@ def _write_files(evaluation: Evaluation, settings: dict[str, Any], folder: Path)
         columns["people_name"] = np.array(predictions.spec.names)[human.argmax(1)]
         columns |= {"people_confidence": human.max(1), "people_entropy": soft_labels.entropy(human)}
         columns["soft_cross_entropy"] = soft_labels.cross_entropy(human, probabilities)
+    if evaluation.calibrated is not None:
+        changed = ("prediction", "confidence", "probability")
+        after = prediction_columns(evaluation.calibrated.predictions)
+        columns |= {f"calibrated_{name}": column for name, column in after.items() if name.startswith(changed)}
     _write_columns(folder / "predictions.csv", columns)
     rows = predictions.highest_loss(_HIGHEST_LOSSES)
     if predictions.loss is not None:
@@ -141,6 +152,8 @@ def _write_files(evaluation: Evaluation, settings: dict[str, Any], folder: Path)
         for curves in evaluation.curves:
             for each in curves.each:
                 content["classes"].setdefault(each.name, {})[curves.area_name] = each.area
+    if evaluation.calibrated is not None:
+        content |= _write_calibrated(evaluation, evaluation.calibrated, folder)
     atomic.write_json(folder / "measures.json", content)
     atomic.write_json(folder / "settings.json", settings)
     note = _note(evaluation, settings)
@@ -162,7 +175,41 @@ def evaluation_settings(evaluation: Evaluation) -> dict[str, Any]:
         "soft_labels": None if file is None else str(file.resolve()),
         "soft_labels_sha256": None if file is None else atomic.sha256(file),
         "examples": len(evaluation.predictions),
+        **({} if evaluation.calibrated is None else {"calibration": evaluation.calibrated.method}),
     }
+
+
+def _write_calibrated(evaluation: Evaluation, calibrated: Calibrated, folder: Path) -> dict[str, Any]:
+    """Write the report and the probabilities after calibration, and return what measures.json says of it."""
+    after, names = calibrated.predictions, label_names(evaluation.predictions.spec)
+    table = terminal_table(before_and_after(evaluation.values, calibrated.values), width=100)
+    report = extra_metrics.classification_report(after)
+    text = f"{calibrated.calibration.describe(names)}\n{table}\n\nAfter calibration:\n\n{report}"
+    (folder / "calibrated_report.txt").write_text(text, encoding="utf-8")
+    np.save(folder / "calibrated_probabilities.npy", np.asarray(after.probabilities, dtype=np.float32))
+    fit = None if calibrated.fit is None else {"split": "val", **asdict(calibrated.fit)}
+    return {
+        "calibration": {"method": calibrated.method, **asdict(calibrated.calibration), "fit": fit},
+        "calibrated": calibrated.values | {"classes": extra_metrics.class_metrics(after)},
+    }
+
+
+def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) -> list[list[str]]:
+    """Return a table of metrics named SPLIT/METRIC with a column of their values after calibration, if they have one.
+
+    The first row is the header.
+    """
+    split = next(iter(before)).partition("/")[0]
+    rows = [["metric", split, "calibrated"]]
+    for name, value in before.items():
+        cell = f"{after[name]:z.4f}" if name in after else ""
+        rows.append([name.partition("/")[2], f"{value:z.4f}", cell])
+    return rows
+
+
+def label_names(spec: DataSpec) -> list[str]:
+    """Return the names of the columns of the probabilities: of all classes or labels; in a binary task of class 1."""
+    return spec.names[1:] if spec.task is Task.BINARY else spec.names
 
 
 def prediction_columns(predictions: Predictions) -> dict[str, Array]:
@@ -231,6 +278,10 @@ def _draw_figures(evaluation: Evaluation, highest_loss: Array) -> Iterator[tuple
     else:
         yield "confusion", figures.draw_confusion(predictions)
         yield "reliability", figures.draw_calibration(predictions)
+    calibrated = evaluation.calibrated
+    if calibrated is not None and not isinstance(calibrated.calibration, Thresholds):  # these change no probabilities
+        columns = {f"before {calibrated.method}": predictions, f"after {calibrated.method}": calibrated.predictions}
+        yield "calibrated_reliability", figures.draw_calibrations(columns)
     for curves in evaluation.curves:
         if curves.each:
             yield curves.kind, figures.draw_curves(curves, predictions)

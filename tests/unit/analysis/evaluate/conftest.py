@@ -9,6 +9,8 @@ from losslab.training.reopen import EvaluationRequest
 DIGITS = ("model=mlp", "data=digits", "data.size=8", "loss=cross_entropy", "trainer.max_epochs=3", "logger=none")
 RUNS = {
     "digits": DIGITS,
+    "overconfident": (*DIGITS, "data.size=2", "optimizer.lr=0.01", "trainer.max_epochs=20"),
+    "imbalanced": (*DIGITS, "imbalance=long_tail", "imbalance.ratio=20"),
     "exact": (*DIGITS, "trainer.precision=64-true", "loss=sce"),
     "cancer": ("model=mlp", "data=breast_cancer", "loss=bce", "trainer.max_epochs=5", "logger=none"),
     "labels": (

@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from losslab.analysis.evaluate import evaluation
+from losslab.training.reopen import EvaluationRequest
+
 
 def evaluate(run, *options, code=0):
     done = subprocess.run(
@@ -31,6 +34,15 @@ def test_several_processes_write_the_same_files_as_one(world, runs, evaluated, c
     assert f"{world} processes" in done.stdout
     assert done.stdout.count("accuracy  ") == 2  # printed once: in the table, and in the report
     assert (evaluated("exact") / "report.txt").read_text().rstrip() in done.stdout
+
+
+def test_two_processes_fit_the_temperature_of_one(runs, content, tmp_path):
+    evaluate(runs("exact"), "--calibrate", "temperature", "--devices", "2", "--output", str(tmp_path / "out"))
+    two = content(tmp_path / "out" / "measures.json")
+    one = evaluation.evaluate(EvaluationRequest(runs("exact")), calibration_method="temperature").calibrated
+    assert two["calibration"]["temperature"] == pytest.approx(one.calibration.temperature, rel=1e-9)
+    assert two["calibration"]["fit"]["examples"] == one.fit.examples == 270
+    assert {name: two["calibrated"][name] for name in one.values} == pytest.approx(one.values, rel=1e-9)
 
 
 @pytest.mark.slow
