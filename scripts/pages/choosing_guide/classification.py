@@ -140,7 +140,8 @@ SITUATIONS = (
     Situation(
         name="probabilities",
         title="the predicted probabilities are used",
-        first="cross_entropy, then temperature scaling fitted on validation data",
+        first="cross_entropy, then temperature scaling fitted on validation data (`losslab evaluate RUN_FOLDER "
+        "--calibrate temperature`)",
         compare="brier, label_smoothing, focal, focal annealed to cross_entropy (gamma from 2 to 0)",
         reason="Only a proper scoring rule has its minimum at the true probabilities. label_smoothing and focal move "
         "the minimum towards less confident predictions: this counteracts overconfidence, and makes a calibrated "
