@@ -20,6 +20,11 @@ class NonFiniteError(LabError):
     on_all_ranks = False
     """Whether each rank of the run raises this exception in the same step."""
 
+    @staticmethod
+    def is_message(text: str) -> bool:
+        """Return whether a text is the message of such an error, which a sweep records as the reason of a failed job."""
+        return re.search(r"\bstep \d+ .*\bNaN or infinite\b", text) is not None
+
 
 class PartError(LabError):
     """An exception that a network, loss, callback or other part from outside losslab raised. The message says where."""

@@ -13,6 +13,7 @@ from textwrap import fill
 VERBS = {
     "train": "train a model with a loss; with -m, sweep over several losses, seeds or settings",
     "check": "examine an experiment before it is trained",
+    "study": "compare losses fairly: tune each, race them on fresh seeds, say what is certain",
     "show": "print the card of a loss and draw its value and gradient",
     "evaluate": "evaluate a finished run: report, confusion matrix, calibration, residuals",
     "compare": "compare runs: which loss is better, and is the difference real?",
@@ -29,8 +30,8 @@ Usage: losslab VERB ...
 
 {verbs}
 
-`losslab VERB --help` lists the arguments of a verb. `train`, `check` and `show` take Hydra overrides such as
-loss=focal loss.gamma=3; the others take run folders and options. In a checkout, `python train.py ...` is
+`losslab VERB --help` lists the arguments of a verb. `train`, `check`, `study` and `show` take Hydra overrides
+such as loss=focal loss.gamma=3; the others take run folders and options. In a checkout, `python train.py ...` is
 `losslab train ...`. Tab completion: eval "$(losslab train -sc install=bash)", also zsh and fish.
 """
 
@@ -128,14 +129,14 @@ def _print_train_help() -> None:
 
 
 def _complete(program: str, arguments: list[str]) -> None:
-    """Print completions for the shell: the verbs, or Hydra's completions of overrides after `train` and `check`.
+    """Print completions for the shell: the verbs, or Hydra's completions of overrides after `train`, `check` and `study`.
 
     The shell calls `losslab -sc query=bash` with the typed line in COMP_LINE.
     """
     _, *words = os.environ.get("COMP_LINE", "").split(" ") if "query=" in " ".join(arguments) else ["", "train", ""]
     if len(words) < 2:
         sys.stdout.write(" ".join(VERBS) + "\n")
-    elif words[0] in {"train", "check"}:
+    elif words[0] in {"train", "check", "study"}:
         os.environ["COMP_LINE"] = " ".join([program, *words[1:]])
         sys.argv = [program, *arguments[arguments.index("-sc") :]]
         _run("train")

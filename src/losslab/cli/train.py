@@ -34,12 +34,12 @@ from losslab.training.distributed import environment, worker
 logger = logging.getLogger("losslab")
 
 
-def train() -> None:
-    """Train the run or sweep on the command line, or continue one."""
+def train(context: ProcessContext | None = None) -> None:
+    """Train the run or sweep in sys.argv, or continue one."""
     ignore_output_errors()
     # Flags first: before Python 3.12, argparse rejects overrides on both sides of a flag (`loss=mse -m seed=0,1`).
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in FLAGS)
-    context, arguments = ProcessContext(), sys.argv[1:]
+    context, arguments = context or ProcessContext(), sys.argv[1:]
     if any(argument.startswith("resume=") for argument in arguments):
         show_tracebacks = "traceback=true" in arguments
         run.run_and_exit(lambda: _resume(arguments, context), context, show_tracebacks=show_tracebacks)  # never returns

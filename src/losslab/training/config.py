@@ -57,6 +57,8 @@ class ProcessContext:
     """The `losslab.sweep.state.Sweep` that the process runs; None until its first job may start."""
     resumes: bool = False
     """Whether the process resumes the run in its folder."""
+    command: list[str] = field(default_factory=list)
+    """The command line of a study, as the user typed it; [] for other commands."""
 
     def run_path(self, run_dir: str | None, name: str) -> str:
         """Create and return the folder of a run, the same on all ranks."""

@@ -1,0 +1,272 @@
+"""The answer of a study: one sentence, a table and the protocol, written as Markdown, CSV and JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from losslab import runs
+from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
+from losslab.analysis.compare.tables import NO_VALUE, format_estimate
+from losslab.io import atomic
+from losslab.io.tables import csv_text, markdown_table
+from losslab.study.race import Outcome, Race
+from losslab.study.sequential import Interval
+from losslab.study.settings import FIRST_TUNING_SEED, Settings
+from losslab.study.tuning import Tuning
+
+ANSWER = "answer.md"
+FIGURES = {
+    "race.png": "The race",
+    "tuning.png": "The tuning",
+    "one_rate.png": "One learning rate for all",
+}
+"""The figures of a study with their headings."""
+_OTHER_METRICS = ("accuracy", "nll", "ece", "mse", "mae")
+_CSV_COLUMNS = (
+    "group", "tuned", "n", "mean", "low", "high", "pairs", "difference", "difference_low", "difference_high",
+    "items_low", "items_high", "verdict", "seeds_needed", "seconds_per_run",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The results of a study.
+
+    In its texts, accuracies and other shares are in percent, and their differences in points; errors are compared by
+    ratios.
+    """
+
+    settings: Settings
+    tunings: Sequence[Tuning]
+    race: Race
+    names: Mapping[str, Any]
+    """The model, the data and the epochs that all groups share; None where they differ."""
+    seconds: Mapping[int, float]
+    """The mean duration of a run of the race, by the index of the group."""
+    command: Sequence[str]
+
+    @cached_property
+    def outcomes(self) -> list[Outcome]:
+        """The outcome of each row of the race, the best first."""
+        return self.race.outcomes()
+
+    @property
+    def reference(self) -> str:
+        """The label of the reference."""
+        return self.race.rows[self.race.reference].label
+
+    @property
+    def in_points(self) -> bool:
+        """Whether the metric is a share, whose differences are in points."""
+        return not self.race.scale.by_ratio and 0 < self.race.scale.margin < 1
+
+    @property
+    def margin_text(self) -> str:
+        """The margin of equivalence with its unit."""
+        scale = self.race.scale
+        return f"{100 * scale.margin:g} %" if scale.by_ratio else f"{100 * scale.margin:g} points"
+
+    def sentence(self) -> str:
+        """Return the answer in one sentence."""
+        reference = self.reference
+        parts = [self._clause(word) for word in ("better", "worse", "equivalent", "undecided", "diverged")]
+        found = "; ".join(part for part in parts if part) or f"there is nothing to compare with {reference}"
+        where = [f"on {self.names['data']}" if self.names.get("data") else ""]
+        where.append(f"with {self.names['model']}" if self.names.get("model") else "")
+        start = " ".join(part for part in where if part)
+        return f"{start[:1].upper()}{start[1:]}, {found}." if start else f"{found[:1].upper()}{found[1:]}."
+
+    def _clause(self, verdict: str) -> str:
+        found = [outcome for outcome in self.outcomes if outcome.verdict == verdict]
+        if not found:
+            return ""
+        names, verb = _join([outcome.row.label for outcome in found]), "is" if len(found) == 1 else "are"
+        if verdict == "equivalent":
+            return f"{names} {verb} equivalent to {self.reference} within {self.margin_text} of test {self.race.scale.metric}"
+        if verdict == "diverged":
+            return f"{names} diverged at {'its' if len(found) == 1 else 'their'} best learning rate"
+        if verdict == "undecided":
+            more = [outcome.seeds_needed for outcome in found]
+            needs = ", ".join(f"about {count}" if count else "very many" for count in more)
+            return f"{names} {verb} undecided against {self.reference}: {needs} more seeds would be needed"
+        amounts = ", ".join(f"{outcome.row.label} by {self.format_difference(outcome.difference)}" for outcome in found)
+        return f"{amounts.replace(' by ', f' is {verdict} than {self.reference} by ', 1)}"
+
+    def format_difference(self, interval: Interval | None, *, signed: bool = False) -> str:
+        """Format a difference (a ratio) with its interval: "1.2 points (0.8 to 1.6)", or "×1.2 (1.1 to 1.3)"."""
+        if interval is None:
+            return NO_VALUE
+        if self.race.scale.by_ratio:
+            return format_estimate(GeometricEstimate(*interval), signed=True)
+        mean, low, high = (100 * value for value in interval)
+        if not signed and mean < 0:
+            mean, low, high = -mean, -high, -low
+        sign = "+" if signed else ""
+        digits = 1 if high - low >= 1 else 2
+        return f"{mean:{sign}.{digits}f}{'' if signed else ' points'} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+
+    def format_mean(self, estimate: Estimate | GeometricEstimate | None) -> str:
+        """Format the mean of a row; a share in percent."""
+        if estimate is None:
+            return NO_VALUE
+        if isinstance(estimate, Estimate) and self.in_points:
+            estimate = Estimate(100 * estimate.mean, 100 * estimate.half_width)
+        return format_estimate(estimate)
+
+    def tuned(self, outcome: Outcome) -> str:
+        """Return the tuned values of a row, such as "0.03"."""
+        best = self.tunings[outcome.row.group].best_result
+        values = {} if best is None else best.trial
+        texts = [f"{value:g}" if len(values) == 1 else f"{key.partition('.')[2]} {value:g}" for key, value in values.items()]
+        edge = " (edge)" if self.tunings[outcome.row.group].edge and best is not None else ""
+        return ", ".join(texts) + edge
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return a header and a row for each group and each method after training, the best first."""
+        scale = self.race.scale
+        others = [
+            name
+            for name in _OTHER_METRICS
+            if name != scale.metric and any(outcome.row.mean(name) is not None for outcome in self.outcomes)
+        ]
+        keys = {key for tuning in self.tunings for result in tuning.results for key in result.trial}
+        tuned = "lr" if keys == {"optimizer.lr"} else "tuned"
+        unit = ", %" if self.in_points else ""
+        against = f"times {self.reference}" if scale.by_ratio else f"minus {self.reference}, points"
+        head = ("", tuned, f"test {scale.metric}{unit}", "n", against, "another test set", "verdict", *others, "s/run")
+        return [head, *(self._cells(outcome, others) for outcome in self.outcomes)]
+
+    def _cells(self, outcome: Outcome, others: Sequence[str]) -> tuple[str, ...]:
+        row = outcome.row
+        more = [NO_VALUE if (mean := row.mean(name)) is None else f"{mean:.3g}" for name in others]
+        seconds = f"{self.seconds[row.group]:.2g}" if row.group in self.seconds and not row.is_posthoc else ""
+        verdict = outcome.verdict
+        if verdict == "undecided":
+            verdict += f": about {outcome.seeds_needed} more seeds" if outcome.seeds_needed else ": very many more seeds"
+        if verdict == "same runs":
+            verdict = "same as without"
+        seed_cell = self.format_difference(outcome.difference, signed=True) if outcome.difference else ""
+        item_cell = self._item_range(outcome.items)
+        mean = self.format_mean(outcome.estimate)
+        return (row.label, self.tuned(outcome), mean, str(len(row.values)), seed_cell, item_cell, verdict, *more, seconds)
+
+    def _item_range(self, interval: Interval | None) -> str:
+        if interval is None:
+            return ""
+        if self.race.scale.by_ratio:
+            return f"{interval.low:.3g} to {interval.high:.3g}"
+        return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
+
+    def protocol(self) -> list[str]:
+        """Return how the study was done, in about ten lines."""
+        settings, race, scale = self.settings, self.race, self.race.scale
+        tuned = sorted({key for tuning in self.tunings for result in tuning.results for key in result.trial})
+        counts = sorted({len(tuning.results) for tuning in self.tunings})
+        number = " or ".join(map(str, counts))
+        seeds = settings.tune_seeds
+        last = FIRST_TUNING_SEED + seeds - 1
+        edges = [tuning.group.label for tuning in self.tunings if tuning.edge]
+        lines = [
+            f"Tuned: {', '.join(tuned) or 'nothing'}, {number} trials of each group with seeds {FIRST_TUNING_SEED} to "
+            f"{last}; the best mean of val/{scale.metric} wins, and a run that diverges counts as the worst.",
+            (
+                f"The best rate of {_join(edges)} is at the edge of the grid: it may be better still beyond."
+                if edges
+                else "No best rate is at the edge of its grid."
+            ),
+            f"Raced: seeds 0, 1, 2, ..., which no group was tuned on, in rounds of {', '.join(map(str, race.sizes))} "
+            "seeds. Groups with one seed have the same initial weights, batches and data.",
+            f"Each run is measured on the test data with the weights of its best epoch on the validation data.",
+            f"The reference, {self.reference}, "
+            + ("was named in the command." if settings.reference else "is the best group after tuning, on other seeds."),
+            f"Better, worse: the paired t test rejects a difference of 0. Equivalent: two one-sided t tests reject a "
+            f"difference of {self.margin_text} or more ({'a ratio of errors' if scale.by_ratio else 'a difference'}).",
+            f"Each look at the data spends a quarter of what is left of the 5 % level, and Holm's method corrects for "
+            f"{len(race.compared())} comparisons: any false verdict in the whole study has a probability of at most 5 %.",
+            "Intervals have 95 % confidence each, and are corrected for stopping early (Chuang & Lai 2000). "
+            "The interval of a mean is Student's, over the seeds.",
+            "Another test set: the 95 % interval of the difference over test examples (bootstrap), for these networks.",
+            "Undecided is no verdict: neither a difference nor equivalence is shown. The number of seeds is a forecast.",
+        ]
+        return lines
+
+    def markdown(self) -> str:
+        """Return the content of answer.md."""
+        rows = [f"# {self.sentence()}", markdown_table(self.table(), left=(0, 6))]
+        rows += [f"![{heading}]({name})" for name, heading in FIGURES.items()]
+        shared = [f"{value} {key}" if key == "epochs" else f"{key} {value}" for key, value in self.names.items() if value]
+        rows.append("## Protocol\n\n" + "\n".join(f"- {line}" for line in [", ".join(shared) + ".", *self.protocol()]))
+        rows.append("```bash\nlosslab study " + _shell(self.command) + "\n```")
+        return "\n\n".join(rows) + "\n"
+
+    def csv(self) -> str:
+        """Return the content of answer.csv: unrounded, shares as fractions."""
+        rows: list[Sequence[object]] = [_CSV_COLUMNS]
+        for outcome in self.outcomes:
+            ends = (outcome.estimate.mean, outcome.estimate.low, outcome.estimate.high) if outcome.estimate else (None,) * 3
+            items = outcome.items[1:] if outcome.items else (None, None)
+            rows.append(
+                (
+                    outcome.row.label, self.tuned(outcome), len(outcome.row.values), *ends, outcome.pairs or None,
+                    *(outcome.difference or (None,) * 3), *items, outcome.verdict, outcome.seeds_needed,
+                    self.seconds.get(outcome.row.group),
+                )
+            )  # fmt: skip
+        return csv_text(rows)
+
+    def results(self) -> dict[str, Any]:
+        """Return the results for study.json."""
+        return {
+            "answer": self.sentence(),
+            "metric": f"test/{self.race.scale.metric}",
+            "scale": asdict(self.race.scale),
+            "reference": self.reference,
+            "tuning": [
+                {
+                    "group": tuning.group.label,
+                    "trials": [{"values": result.trial, "results": result.values} for result in tuning.results],
+                    "best": None if tuning.best_result is None else tuning.best_result.trial,
+                    "at_edge": bool(tuning.edge),
+                }
+                for tuning in self.tunings
+            ],
+            "race": [
+                {
+                    "group": outcome.row.label,
+                    "values": {str(seed): value for seed, value in sorted(outcome.row.values.items())},
+                    "diverged": outcome.row.diverged,
+                    "difference": outcome.difference and outcome.difference._asdict(),
+                    "items": outcome.items and outcome.items._asdict(),
+                    "pairs": outcome.pairs,
+                    "verdict": outcome.verdict,
+                    "seeds_needed": outcome.seeds_needed,
+                }
+                for outcome in self.outcomes
+            ],
+        }
+
+
+def write_answer(answer: Answer, folder: Path) -> None:
+    """Write answer.md, answer.csv and the results in study.json."""
+    atomic.write_bytes(folder / ANSWER, answer.markdown().encode())
+    atomic.write_bytes(folder / "answer.csv", answer.csv().encode())
+    runs.write_json(folder / "study.json", {"command": list(answer.command), **answer.results()})
+
+
+def mean_seconds(durations: Mapping[tuple[int, int], float]) -> dict[int, float]:
+    """Return the mean duration of the runs of each group, from durations by group and seed."""
+    groups = {group for group, _ in durations}
+    return {group: fmean(value for (own, _), value in durations.items() if own == group) for group in groups}
+
+
+def _join(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _shell(command: Sequence[str]) -> str:
+    import shlex  # noqa: PLC0415
+
+    return shlex.join(command)

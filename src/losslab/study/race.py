@@ -1,0 +1,236 @@
+"""The race: the values of all groups on the test data by seed, and the decision about each group."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, log, log1p
+from statistics import fmean
+
+import numpy as np
+
+from losslab.analysis.compare import statistics
+from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
+from losslab.errors import LabError
+from losslab.io.metric_names import direction
+from losslab.study.sequential import (
+    Interval,
+    Look,
+    StoppingRule,
+    Verdict,
+    corrected_interval,
+    decide,
+    look_sizes,
+    looks_at,
+    seeds_needed,
+)
+from losslab.study.test_items import Scores, item_interval
+
+_SHARES = {"accuracy", "precision", "recall", "f1", "ece", "auroc", "auprc"}
+"""Metrics between 0 and 1, which are compared by differences. Other errors are compared by ratios."""
+_SHARE_MARGIN = 0.005
+_RATIO_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a metric is compared."""
+
+    metric: str
+    """The name without its split, such as "accuracy"."""
+    higher_is_better: bool
+    by_ratio: bool
+    """Whether groups are compared by ratios, which are differences of logarithms."""
+    margin: float
+    """Groups are equivalent if they differ by less: a difference, or a fraction if `by_ratio`."""
+
+    @classmethod
+    def of(cls, metric: str, margin: float | None) -> "Scale":
+        """Return the scale of a metric, with a default margin: 0.005 for shares such as accuracy, 5 % for errors.
+
+        Raises:
+            LabError: the name does not tell whether higher values are better.
+        """
+        higher = direction(metric, "choose another with study.metric") == "max"
+        by_ratio = metric not in _SHARES and not higher
+        return cls(metric, higher, by_ratio, margin or (_RATIO_MARGIN if by_ratio else _SHARE_MARGIN))
+
+    @property
+    def tested_margin(self) -> float:
+        """The margin on the scale of the tests."""
+        return log1p(self.margin) if self.by_ratio else self.margin
+
+    def transform(self, value: float, label: str) -> float:
+        """Return a value on the scale of the tests: for ratios its logarithm. Raise a LabError if it has none."""
+        if not self.by_ratio:
+            return value
+        if value <= 0:
+            raise LabError(
+                f"{self.metric} of {label} is {value:g}, and only errors above 0 have ratios: set study.metric"
+            )
+        return log(value)
+
+
+@dataclass
+class Row:
+    """A row of the race: a group, or a method that is fitted to the finished runs of a group."""
+
+    label: str
+    values: dict[int, float] = field(default_factory=dict)
+    """The value of the metric on the test data, by seed."""
+    diverged: list[int] = field(default_factory=list)
+    """The seeds with which the run diverged: if there are any, the group is out of the race."""
+    others: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    """All metrics on the test data by name without the split, by seed."""
+    group: int = 0
+    """The index of the group whose runs these are."""
+    method: str = ""
+    """The method that is fitted after training, such as "temperature"; "" for the runs themselves."""
+    items: dict[int, Scores] = field(default_factory=dict)
+    """The score of each test example (N,) by seed, whose mean is the metric; empty if the metric is no mean."""
+
+    @property
+    def is_posthoc(self) -> bool:
+        """Whether the row is a method that is fitted after training."""
+        return bool(self.method)
+
+    def mean(self, metric: str) -> float | None:
+        """Return the mean over the seeds of one of all metrics; None if a run does not have it."""
+        values = [metrics.get(metric) for metrics in self.others.values()]
+        found = [value for value in values if value is not None]
+        return fmean(found) if found and len(found) == len(values) else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the race says about a row."""
+
+    row: Row
+    estimate: Estimate | GeometricEstimate | None
+    """The mean with Student's 95 % interval over all seeds of the row; None with fewer than two seeds."""
+    pairs: int = 0
+    """The number of seeds on which the decision is based."""
+    difference: Interval | None = None
+    """Mean difference from the reference (a ratio if the scale is one) with its corrected 95 % interval."""
+    verdict: str = ""
+    """"reference", "better", "worse", "equivalent", "undecided", "diverged", or "same runs" if no value differs."""
+    items: Interval | None = None
+    """The same difference with its 95 % interval over test examples, by the bootstrap; None if it is not known."""
+    seeds_needed: int | None = None
+    """For an undecided row, the predicted number of further seeds; None if it cannot be predicted."""
+
+
+@dataclass
+class Race:
+    """The rows of a race and how they are compared."""
+
+    scale: Scale
+    rows: list[Row]
+    reference: int
+    """The index of the row with which the others are compared."""
+    first_seeds: int
+    max_seeds: int
+
+    def __post_init__(self) -> None:
+        self.sizes = look_sizes(self.max_seeds, self.first_seeds)
+        """The numbers of seeds at which the rows are compared."""
+
+    def compared(self) -> list[Row]:
+        """Return the rows that are tested: all but the reference, diverged groups, and those that equal their group.
+
+        A method after training may leave the metric as it is: temperature scaling does not change the accuracy.
+        """
+        reference = self.rows[self.reference]
+        return [row for row in self.rows if row is not reference and not row.diverged and not self._repeats_group(row)]
+
+    def _repeats_group(self, row: Row) -> bool:
+        group = next(each for each in self.rows if each.group == row.group and not each.is_posthoc)
+        return row.is_posthoc and row.values == group.values
+
+    def looks(self, row: Row) -> list[Look]:
+        """Return the looks at the differences of a row so far."""
+        return looks_at(self.differences(row), self.sizes, self.step)
+
+    def differences(self, row: Row) -> list[float]:
+        """Return the differences of a row from the reference, on the scale of the tests, for their common seeds."""
+        other = self.rows[self.reference]
+        common = sorted(row.values.keys() & other.values.keys())
+        return [
+            self.scale.transform(row.values[seed], row.label) - self.scale.transform(other.values[seed], other.label)
+            for seed in common
+        ]
+
+    @property
+    def step(self) -> float:
+        """The smallest possible change of a share, estimated from all values; 0 for other metrics."""
+        if self.scale.metric != "accuracy":
+            return 0.0
+        return statistics.resolution([value for row in self.rows for value in row.values.values()])
+
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """Return the verdict on each compared row, by its label."""
+        rows = self.compared()
+        pairs = [self.looks(row) for row in rows]
+        higher = self.scale.higher_is_better
+        verdicts = decide(pairs, self.scale.tested_margin, higher_is_better=higher)
+        return {row.label: verdict for row, verdict in zip(rows, verdicts, strict=True)}
+
+    def undecided(self) -> list[Row]:
+        """Return the rows about which nothing is decided yet."""
+        verdicts = self.verdicts()
+        return [row for row in self.compared() if verdicts[row.label].decision is None]
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcome of each row, in the order of the means, the best first and diverged rows last."""
+        verdicts = self.verdicts()
+        found = [self._outcome(row, verdicts.get(row.label)) for row in self.rows]
+        sign = -1 if self.scale.higher_is_better else 1
+
+        def rank(outcome: Outcome) -> tuple[bool, float]:
+            values = outcome.row.values.values()
+            return bool(outcome.row.diverged) or not values, sign * fmean(values) if values else 0.0
+
+        return sorted(found, key=rank)
+
+    def _outcome(self, row: Row, verdict: Verdict | None) -> Outcome:
+        values = [self.scale.transform(value, row.label) for value in row.values.values()]
+        estimate: Estimate | GeometricEstimate | None = None
+        if len(values) > 1:
+            estimate = statistics.mean_estimate(values, self.step)
+            estimate = GeometricEstimate.from_logarithms(estimate) if self.scale.by_ratio else estimate
+        if verdict is None:
+            special = "diverged" if row.diverged else "same runs" if row.is_posthoc else "reference"
+            return Outcome(row, estimate, verdict=special)
+        looks = self.looks(row)
+        last = looks[-1]
+        rule = StoppingRule(tuple(self.sizes), self.scale.tested_margin, verdict.level)
+        difference = corrected_interval(last, rule)
+        if self.scale.by_ratio:
+            difference = Interval(*map(exp, difference))
+        items = self._item_interval(row)
+        if verdict.decision is not None:
+            return Outcome(row, estimate, last.n, difference, verdict.decision, items)
+        needed = seeds_needed(last, self.scale.tested_margin, verdict.level, self.first_seeds)
+        return Outcome(row, estimate, last.n, difference, "undecided", items, needed and needed - last.n)
+
+    def _item_interval(self, row: Row) -> Interval | None:
+        other = self.rows[self.reference]
+        common = sorted(row.values.keys() & other.values.keys())
+        if not common or not all(seed in row.items and seed in other.items for seed in common):
+            return None
+        own, reference = (np.stack([each.items[seed] for seed in common]) for each in (row, other))
+        return item_interval(own, reference, as_ratio=self.scale.by_ratio)
+
+    def next_seeds(self) -> dict[int, Sequence[int]]:
+        """Return the seeds of the next round by group: none if all rows are decided or the last round has ended.
+
+        Only the reference and the groups of undecided rows get more seeds.
+        """
+        undecided = self.undecided()
+        if not undecided:
+            return {}
+        done = min(len(self.differences(row)) for row in undecided)
+        size = next((size for size in self.sizes if size > done), None)
+        if size is None:
+            return {}
+        groups = {self.rows[self.reference].group, *(row.group for row in undecided)}
+        base = {row.group: row for row in self.rows if not row.is_posthoc}
+        return {group: [seed for seed in range(size) if seed not in base[group].values] for group in sorted(groups)}

@@ -1,0 +1,288 @@
+"""The settings of a study, the groups that it compares, and the trials by which each group is tuned."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import ceil, log2
+from typing import Any, ClassVar
+
+import numpy as np
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from scipy.stats import qmc
+
+from losslab.errors import LabError
+
+Trial = dict[str, float]
+"""The value of each tuned parameter in a trial, by config key."""
+
+FIRST_TUNING_SEED = 10_000
+"""The seed of the first run of each trial. The race has the seeds 0, 1, 2, ..., so no run of it was tuned on."""
+LEARNING_RATE = "optimizer.lr"
+_STEP = 10**0.5
+"""The ratio of neighbouring learning rates."""
+_EXTENSION = 2
+"""The number of learning rates that are added at an end of the grid where the best rate of a group is."""
+_MAX_EXTENSIONS = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings study.* of a study.
+
+    Raises:
+        LabError: a value is not valid.
+    """
+
+    groups: Sequence[str] = ()
+    """More groups to compare, each as overrides in one text, such as "loss=focal loss.gamma=5"."""
+    reference: str | None = None
+    """The group with which the others are compared, such as "loss=cross_entropy"; None: the best group after tuning."""
+    metric: str | None = None
+    """The metric that decides, without its split, such as "nll"; None: accuracy, or mse in a regression."""
+    margin: float | None = None
+    """Differences below it are equivalent; for accuracy and other shares in their unit, for errors as a fraction."""
+    tune: Sequence[Any] = (LEARNING_RATE,)
+    """The config keys to tune, each a key or a mapping {key: [low, high]}."""
+    trials: int | None = None
+    """The number of trials of each group; None: 7 for one key, otherwise 8 for each key, rounded up to a power of 2."""
+    tune_seeds: int = 3
+    """The number of seeds of each trial."""
+    max_seeds: int = 20
+    """The largest number of seeds in the race."""
+    first_seeds: int = 5
+    """The number of seeds in the first round of the race; later rounds have at least as many."""
+    posthoc: bool = True
+    """Whether to compare methods that are fitted after training, such as temperature scaling."""
+    dry_run: bool = False
+    """Whether to stop after the plan and its timed runs."""
+
+    _MINIMA: ClassVar[Mapping[str, int]] = {"tune_seeds": 1, "max_seeds": 2, "first_seeds": 2, "trials": 2}
+
+    def __post_init__(self) -> None:
+        for name, minimum in self._MINIMA.items():
+            value = getattr(self, name)
+            if name == "trials" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+                raise LabError(f"study.{name} must be an integer of at least {minimum}, got {value!r:.40}")
+        if self.max_seeds < self.first_seeds:
+            raise LabError(f"study.max_seeds={self.max_seeds} is below study.first_seeds={self.first_seeds}: raise it")
+        if self.max_seeds > FIRST_TUNING_SEED:
+            raise LabError(f"study.max_seeds must be at most {FIRST_TUNING_SEED}, got {self.max_seeds}")
+        margin = self.margin
+        if margin is not None and (not isinstance(margin, int | float) or not 0 < margin < 1):
+            raise LabError(f"study.margin must be a number between 0 and 1, such as 0.005, got {margin!r:.40}")
+        for name in ("posthoc", "dry_run"):
+            if not isinstance(getattr(self, name), bool):
+                raise LabError(f"study.{name} must be true or false, got {getattr(self, name)!r:.40}")
+        for name in ("groups", "tune"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise LabError(f"study.{name} must be a list, such as study.{name}=[{_EXAMPLES[name]}]")
+        for name in ("reference", "metric"):
+            if not isinstance(getattr(self, name), str | None):
+                raise LabError(f"study.{name} must be a text, got {getattr(self, name)!r:.40}")
+
+
+_EXAMPLES = {"groups": "'loss=focal loss.gamma=5'", "tune": "optimizer.lr,optimizer.weight_decay"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """One of the groups that a study compares: a configuration, except for tuned parameters and the seed."""
+
+    overrides: tuple[str, ...]
+    """All overrides of the command line for this group."""
+    label: str = ""
+    """The overrides in which it differs from the other groups, such as "focal" or "focal gamma=5"."""
+
+
+def parse_groups(arguments: Sequence[str], settings: Settings) -> list[Group]:
+    """Return the groups of a command: each combination of the values in its sweeps, and the groups study.groups.
+
+    Raises:
+        LabError: there are fewer than two groups, a group occurs twice, or a sweep is over a seed or a tuned parameter.
+    """
+    parser = OverridesParser.create()
+    parsed = parser.parse_overrides(list(arguments))
+    tuned = {parameter_name(each) for each in settings.tune}
+    for override in parsed:
+        if override.key_or_group == "seed":
+            raise LabError("a study chooses its seeds: leave seed= out, and set study.max_seeds")
+        if override.is_sweep_override() and override.key_or_group in tuned:
+            raise LabError(f"{override.key_or_group} is tuned: give one value, or leave it out of study.tune")
+    options = [_values(override) for override in parsed]
+    groups = [tuple(combination) for combination in product(*options)] if any(len(o) > 1 for o in options) else []
+    common = [option[0] for option in options if len(option) == 1]
+    for text in settings.groups:
+        if not isinstance(text, str) or not text.strip():
+            raise LabError(f"a group in study.groups must be a text of overrides, got {text!r:.60}")
+        own = parser.parse_overrides(text.split())
+        keys = {override.get_key_element() for override in own}
+        kept = [each for each in common if parser.parse_override(each).get_key_element() not in keys]
+        groups.append((*kept, *text.split()))
+    if len(groups) < 2:
+        raise LabError("a study compares at least two groups: name several losses, as in loss=cross_entropy,focal")
+    if len(set(map(frozenset, groups))) < len(groups):
+        raise LabError("a group occurs twice: name each group once")
+    return [Group(overrides, label) for overrides, label in zip(groups, _labels(groups), strict=True)]
+
+
+def _values(override: Override) -> list[str]:
+    """Return the override of each value of a sweep; for a single value, the override itself."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _labels(groups: Sequence[Sequence[str]]) -> list[str]:
+    shared = set.intersection(*map(set, groups))
+    own = [[text for text in group if text not in shared] for group in groups]
+    labels = [" ".join(text.removeprefix("loss=").removeprefix("loss.") for text in each) for each in own]
+    return [label or "default" for label in labels]
+
+
+def find_group(groups: Sequence[Group], text: str) -> int:
+    """Return the index of the group that has these overrides, or this label.
+
+    Raises:
+        LabError: no group or several groups have them.
+    """
+    wanted = set(text.split())
+    found = [index for index, group in enumerate(groups) if text == group.label]
+    found = found or [index for index, group in enumerate(groups) if wanted <= set(group.overrides)]
+    if len(found) == 1:
+        return found[0]
+    problem = "matches several groups" if found else "matches no group"
+    labels = ", ".join(group.label for group in groups)
+    raise LabError(f"study.reference={text} {problem}: name one of {labels}")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tuned parameter of a group, with the interval of its values."""
+
+    key: str
+    low: float
+    high: float
+    center: float | None = None
+    """The value of the configuration, around which learning rates are placed; None if the user gave the interval."""
+
+    def at(self, position: float) -> float:
+        """Return the value at a position from 0 to 1 in the interval, on a logarithmic scale if it is above 0."""
+        if self.low > 0:
+            return _rounded(self.low * (self.high / self.low) ** position)
+        return _rounded(self.low + (self.high - self.low) * position)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def parameter_name(entry: Any) -> str:
+    """Return the config key of an entry of study.tune.
+
+    Raises:
+        LabError: the entry is neither a key nor a mapping {key: [low, high]}.
+    """
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        entry = next(iter(entry))
+    if not isinstance(entry, str) or "." not in entry:
+        raise LabError(
+            f"study.tune must list config keys, such as optimizer.lr or {{loss.gamma: [0.5, 5]}}: got {entry!r:.60}"
+        )
+    return entry
+
+
+def make_parameter(entry: Any, value: float | None, tried: Sequence[float] = ()) -> Parameter | None:
+    """Return a tuned parameter of a group, or None if the configuration of the group does not have it.
+
+    Args:
+        entry: the entry of study.tune.
+        value: the value in the configuration of the group; None if there is none.
+        tried: for a hyperparameter of a loss, the values that are worth trying.
+
+    Raises:
+        LabError: the interval is not valid, or there is none and the value does not suggest one.
+    """
+    key = parameter_name(entry)
+    if value is None:
+        return None
+    if not isinstance(entry, str):
+        interval = entry[key]
+        try:
+            low, high = map(float, interval)
+        except (TypeError, ValueError):
+            low = high = 0.0
+        if not low < high:
+            raise LabError(f"study.tune: the interval of {key} must be [low, high], got {interval!r:.40}")
+        return Parameter(key, low, high)
+    if key == LEARNING_RATE and value > 0:
+        return Parameter(key, value / _STEP**3, value * _STEP**3, value)
+    if len(tried) > 1:
+        return Parameter(key, min(tried), max(tried))
+    if value > 0 and not key.startswith("loss."):
+        return Parameter(key, value / 10, value * 10)
+    raise LabError(f"study.tune: give the interval of {key}, as in study.tune=[{{{key}: [0.1, 10]}}]")
+
+
+@dataclass
+class Design:
+    """The trials of a group. A grid of learning rates may be extended; other designs are fixed."""
+
+    parameters: Sequence[Parameter]
+    trials: list[Trial] = field(default_factory=list)
+    """All trials; those of a single parameter in the order of its values."""
+    extensions: int = 0
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the trials are learning rates at equal ratios, around the rate of the configuration."""
+        return len(self.parameters) == 1 and self.parameters[0].center is not None
+
+    @classmethod
+    def create(cls, parameters: Sequence[Parameter], count: int) -> "Design":
+        """Place `count` trials: at equal distances for one parameter, by a Sobol sequence for several."""
+        design = cls(parameters)
+        if not parameters:
+            design.trials = [{}]
+        elif design.is_grid:
+            middle = (count - 1) // 2
+            design.trials = [design._rate(index - middle) for index in range(count)]
+        elif len(parameters) == 1:
+            design.trials = [{parameters[0].key: parameters[0].at(position)} for position in np.linspace(0, 1, count)]
+        else:
+            points = qmc.Sobol(len(parameters), rng=0).random(2 ** ceil(log2(count)))[:count]
+            design.trials = [
+                {parameter.key: parameter.at(position) for parameter, position in zip(parameters, point, strict=True)}
+                for point in points
+            ]
+        return design
+
+    def _rate(self, steps: int) -> Trial:
+        parameter = self.parameters[0]
+        assert parameter.center is not None  # noqa: S101 -- for the type checker
+        return {parameter.key: float(f"{parameter.center * _STEP**steps:.2g}")}
+
+    def extend(self, side: int) -> list[Trial]:
+        """Add learning rates below (side -1) or above (side 1) the grid, and return them."""
+        center = self.parameters[0].center
+        assert center is not None  # noqa: S101 -- for the type checker
+        end = self.trials[0 if side < 0 else -1][self.parameters[0].key]
+        steps = round(np.log(end / center) / np.log(_STEP))
+        added = [self._rate(steps + side * (index + 1)) for index in range(_EXTENSION)]
+        self.trials = [*added[::-1], *self.trials] if side < 0 else [*self.trials, *added]
+        self.extensions += 1
+        return added
+
+    @property
+    def may_extend(self) -> bool:
+        """Whether the grid may be extended once more."""
+        return self.is_grid and self.extensions < _MAX_EXTENSIONS
+
+
+def default_trials(count: int) -> int:
+    """Return the number of trials of each group for a number of tuned parameters."""
+    return 7 if count == 1 else 2 ** ceil(log2(8 * count)) if count else 1

@@ -1,0 +1,356 @@
+"""The Hydra sweeper that runs a study: tunes each group, races the groups, and writes the answer. Imports no torch."""
+
+import contextlib
+import dataclasses
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from losslab import runs
+from losslab.errors import LabError, NonFiniteError
+from losslab.runs.sweep_summary import State
+from losslab.study.answer import Answer, write_answer
+from losslab.study.race import Race, Row, Scale
+from losslab.study.settings import (
+    FIRST_TUNING_SEED,
+    Design,
+    Group,
+    Settings,
+    Trial,
+    default_trials,
+    find_group,
+    make_parameter,
+    parameter_name,
+    parse_groups,
+)
+from losslab.study.tuning import TrialResult, Tuning, sides_to_extend
+from losslab.sweep.composing import Composer
+from losslab.sweep.state import Job, Sweep
+from losslab.training.config import ProcessContext
+from losslab.training.distributed import spawn
+
+logger = logging.getLogger("losslab")
+
+STUDY = "study.json"
+"""The file in the folder of a study that records its command, and its results once it has ended."""
+
+
+class Run(NamedTuple):
+    """A run of a study that has ended."""
+
+    metrics: Mapping[str, float]
+    """The final metrics; empty if the run diverged."""
+    seconds: float
+    folder: Path | None
+
+    def value(self, metric: str) -> float | None:
+        """Return the value of a metric; None if the run diverged. Raise a LabError if the run has no such metric."""
+        if not self.metrics:
+            return None
+        if metric not in self.metrics:
+            split = metric.partition("/")[0]
+            names = sorted(name.partition("/")[2] for name in self.metrics if name.startswith(f"{split}/"))
+            raise LabError(f"these runs have no metric {metric}: set study.metric to one of {', '.join(names)}")
+        return self.metrics[metric]
+
+
+class StudySweeper(Sweeper):
+    """Runs a study of the groups on the command line. Its arguments are the fields of `Settings`."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store the objects that Hydra passes to a sweeper."""
+        self._hydra_context, self._task, self._config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the study, or continue it if its folder contains runs."""
+        settings = Settings(**OmegaConf.to_container(OmegaConf.create(self._settings), resolve=True))  # type: ignore[arg-type]
+        groups = parse_groups(arguments, settings)
+        folder = Path(self._config.hydra.sweep.dir).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        context: ProcessContext = self._task.context  # type: ignore[attr-defined]
+        command = context.command or sys.argv[1:]
+        try:
+            with runs.lock(folder):
+                stages = {
+                    name: Stage(folder / name, self._hydra_context, self._task, self._config)
+                    for name in ("tune", "race")
+                }
+                Study(settings, groups, folder, command, stages).run()
+        except BaseException:
+            if context.sweep is not None:
+                logger.error("not finished; to continue: losslab study resume=%s", runs.display_path(folder))
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nothing was written
+            raise
+        finally:
+            if context.sweep is not None:
+                context.sweep.write()
+            context.sweep = None  # otherwise the process would log it as an ordinary sweep
+
+
+class Stage:
+    """The runs of one part of a study, in a sweep of their own."""
+
+    def __init__(self, folder: Path, hydra_context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
+        self.folder, self._task = folder, task
+        self._context: ProcessContext = task.context  # type: ignore[attr-defined]
+        config = config.copy()
+        with read_write(config), open_dict(config):
+            config.hydra.sweep.dir = str(folder)
+        # A launcher replaces a function of the context that it gets.
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=dataclasses.replace(hydra_context), task_function=task, config=config
+        )
+        self._composer = Composer(hydra_context.config_loader.load_sweep_config, config)
+        self._sweep: Sweep | None = None
+        self._count = 0
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Compose the configuration of a job without training it."""
+        return self._composer.compose(list(overrides), with_hydra=False)
+
+    def run(self, jobs: Sequence[Sequence[str]]) -> list[Run]:
+        """Run jobs, and return their results in order. A run that diverged is a result like any other.
+
+        Raises:
+            LabError: a job failed for another reason.
+        """
+        if not jobs:
+            return []
+        self._context.sweep = self._sweep
+        self._launcher.launch([list(job) for job in jobs], self._count)
+        self._sweep = self._context.sweep
+        self._sweep.write()
+        ended = self._sweep.jobs[self._count :]
+        self._count += len(jobs)
+        return [self._result(job) for job in ended]
+
+    @staticmethod
+    def _result(job: Job) -> Run:
+        if job.state is State.DONE:
+            return Run(job.metrics, job.seconds, job.folder)
+        reason = str(job.reason)
+        if job.state is State.FAILED and NonFiniteError.is_message(reason):
+            return Run({}, job.seconds, job.folder)
+        raise LabError(f"{' '.join(job.overrides)}: {reason}")
+
+
+class Study:
+    """The state of a study while it runs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        groups: Sequence[Group],
+        folder: Path,
+        command: Sequence[str],
+        stages: Mapping[str, Stage],
+    ) -> None:
+        self.settings, self.groups, self.folder, self.command = settings, groups, folder, command
+        self._tune, self._race = stages["tune"], stages["race"]
+        self.designs = [self._design(group) for group in groups]
+        self.tuning_runs: dict[tuple[int, str, int], Run] = {}
+        """The runs of the tuning by the index of the group, the text of the trial, and the seed."""
+        self.race_runs: dict[tuple[int, int], Run] = {}
+        """The runs of the race by the index of the group and the seed."""
+
+    def run(self) -> None:
+        """Run all parts of the study."""
+        runs.write_json(self.folder / STUDY, {"command": list(self.command)})
+        logger.info("study folder  %s", runs.display_path(self.folder))
+        timed = self._time_first_runs()
+        self._log_plan(timed)
+        if self.settings.dry_run:
+            logger.info("stopped here, because of --dry-run; the timed runs are kept")
+            return
+        tunings = self.tune()
+        race = self.race(tunings)
+        answer = Answer(self.settings, self.groups, tunings, race, self.race_runs, self.command)
+        write_answer(answer, self.folder)
+
+    # Tuning
+
+    def _design(self, group: Group) -> Design:
+        config = self._tune.compose(group.overrides)
+        parameters = []
+        for entry in self.settings.tune:
+            key = parameter_name(entry)
+            value = OmegaConf.select(config, key)
+            tried: Sequence[float] = ()
+            if isinstance(entry, str) and key.startswith("loss.") and value is not None:
+                tried = spawn.run_in_subprocess(tried_values, config.loss._target_, key.removeprefix("loss."))
+            parameter = make_parameter(entry, None if value is None else float(value), tried)
+            if parameter is not None:
+                parameters.append(parameter)
+        return Design.create(parameters, self.settings.trials or default_trials(len(self.settings.tune)))
+
+    def _time_first_runs(self) -> list[Run]:
+        """Train one run of each group, in the middle of its trials. An error in a configuration is found here."""
+        first = [(index, design.trials[(len(design.trials) - 1) // 2]) for index, design in enumerate(self.designs)]
+        logger.info("first runs    %d groups, one run each, to check and to time them", len(self.groups))
+        return self._run_trials(first, [FIRST_TUNING_SEED])
+
+    def _run_trials(self, trials: Sequence[tuple[int, Trial]], seeds: Sequence[int]) -> list[Run]:
+        wanted = [(group, trial, seed) for group, trial in trials for seed in seeds]
+        new = [each for each in wanted if (each[0], str(each[1]), each[2]) not in self.tuning_runs]
+        jobs = [job_overrides(self.groups[group], trial, seed) for group, trial, seed in new]
+        for (group, trial, seed), run in zip(new, self._tune.run(jobs), strict=True):
+            self.tuning_runs[group, str(trial), seed] = run
+        return [self.tuning_runs[group, str(trial), seed] for group, trial, seed in wanted]
+
+    def tune(self) -> list[Tuning]:
+        """Run the trials of all groups, and extend the grids of all while the best rate of any group is at an edge."""
+        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.settings.tune_seeds)
+        trials = [(index, trial) for index, design in enumerate(self.designs) for trial in design.trials]
+        while True:
+            self._run_trials(trials, seeds)
+            tunings = [self._tuning(index, seeds) for index in range(len(self.groups))]
+            sides = sides_to_extend(tunings) if all(design.may_extend for design in self.designs) else []
+            if not sides:
+                break
+            trials = []
+            for side in sides:
+                trials += [(index, trial) for index, design in enumerate(self.designs) for trial in design.extend(side)]
+            at_edge = ", ".join(tuning.group.label for tuning in tunings if tuning.edge)
+            logger.info("tune          the best rate of %s is at the edge: %d more runs", at_edge, len(trials) * len(seeds))
+        for tuning in tunings:
+            _log_tuning(tuning)
+        return tunings
+
+    def _tuning(self, index: int, seeds: Sequence[int]) -> Tuning:
+        metric = f"val/{self.scale.metric}"
+        design = self.designs[index]
+        results = [
+            TrialResult(trial, tuple(self.tuning_runs[index, str(trial), seed].value(metric) for seed in seeds))
+            for trial in design.trials
+        ]
+        return Tuning(self.groups[index], tuple(results), design.is_grid, self.scale.higher_is_better)
+
+    @property
+    def scale(self) -> Scale:
+        """The metric that decides; by default the accuracy, or in a regression the squared error."""
+        metric = self.settings.metric
+        if metric is None:
+            names = [run.metrics for run in self.tuning_runs.values() if run.metrics]
+            if not names:
+                raise LabError("the first run of every group diverged: lower optimizer.lr, the middle of the rates")
+            metric = "accuracy" if "val/accuracy" in names[0] else "mse"
+        return Scale.of(metric, self.settings.margin)
+
+    # Race
+
+    def race(self, tunings: Sequence[Tuning]) -> Race:
+        """Add seeds in rounds until each group is decided, or has the largest number of seeds."""
+        rows = [Row(group.label, group=index) for index, group in enumerate(self.groups)]
+        settings = self.settings
+        for row, tuning in zip(rows, tunings, strict=True):
+            if tuning.best is None:
+                row.diverged.append(FIRST_TUNING_SEED)
+        race = Race(self.scale, rows, self._reference(tunings, rows), settings.first_seeds, settings.max_seeds)
+        starters = [row.group for row in rows if not row.diverged]
+        seeds: Mapping[int, Sequence[int]] = {group: range(settings.first_seeds) for group in starters}
+        while seeds:
+            self._run_round(race, tunings, seeds)
+            race.reference = self._reference(tunings, rows)
+            seeds = race.next_seeds()
+        return race
+
+    def _run_round(self, race: Race, tunings: Sequence[Tuning], seeds: Mapping[int, Sequence[int]]) -> None:
+        wanted = [(group, seed) for group, each in seeds.items() for seed in each]
+        logger.info("race          %s", _round_text(race, seeds, self.groups))
+        jobs = []
+        for group, seed in wanted:
+            best = tunings[group].best_result
+            assert best is not None  # noqa: S101 -- a group without a best trial is out of the race
+            jobs.append(job_overrides(self.groups[group], best.trial, seed))
+        for (group, seed), run in zip(wanted, self._race.run(jobs), strict=True):
+            self.race_runs[group, seed] = run
+            value = run.value(f"test/{race.scale.metric}")
+            row = next(each for each in race.rows if each.group == group and not each.is_posthoc)
+            if value is None:
+                row.diverged.append(seed)
+            else:
+                row.values[seed] = value
+
+    def _reference(self, tunings: Sequence[Tuning], rows: Sequence[Row]) -> int:
+        """Return the index of the reference: the group that the user named, or the best group after tuning."""
+        if self.settings.reference is not None:
+            index = find_group(self.groups, self.settings.reference)
+            if rows[index].diverged:
+                raise LabError(f"the reference {rows[index].label} diverged: name another group in study.reference")
+            return index
+        sign = 1 if self.scale.higher_is_better else -1
+        left = [
+            (sign * tuning.best_result.mean, -index)
+            for index, (tuning, row) in enumerate(zip(tunings, rows, strict=True))
+            if not row.diverged and tuning.best_result is not None and tuning.best_result.mean is not None
+        ]
+        if not left:
+            raise LabError("every group diverged: lower optimizer.lr, the middle of the tuned rates")
+        return -max(left)[1]
+
+    # Messages
+
+    def _log_plan(self, timed: Sequence[Run]) -> None:
+        """Log the numbers of runs of all parts, and how long they take if each takes as long as the first runs."""
+        settings, count = self.settings, len(self.groups)
+        trials = sum(len(design.trials) for design in self.designs)
+        mean = sum(run.seconds for run in timed) / count
+        tune, first, most = trials * settings.tune_seeds, count * settings.first_seeds, count * settings.max_seeds
+        logger.info(
+            "plan          tune: %d groups, %d trials in all, %d seeds = %d runs, about %s",
+            count, trials, settings.tune_seeds, tune, _duration(tune * mean),
+        )  # fmt: skip
+        logger.info(
+            "plan          race: %d to %d runs, about %s to %s", first, most, _duration(first * mean), _duration(most * mean)
+        )
+        logger.info("plan          estimated from the first runs; runs that train as one group take less")
+
+
+def job_overrides(group: Group, trial: Trial, seed: int) -> list[str]:
+    """Return the overrides of a run: those of the group, of which a trial and a seed replace some."""
+    own = {key: f"{key}={value:g}" for key, value in trial.items()}
+    kept = [text for text in group.overrides if text.partition("=")[0] not in own]
+    return [*kept, *own.values(), f"seed={seed}"]
+
+
+def tried_values(target: str, name: str) -> Sequence[float]:
+    """Return the values of a loss's hyperparameter that are worth trying; () if the loss declares none."""
+    from hydra.utils import get_class  # noqa: PLC0415 -- imports torch
+
+    parameter = getattr(get_class(target), "hyperparameters", {}).get(name)
+    return () if parameter is None else parameter.tried
+
+
+def _log_tuning(tuning: Tuning) -> None:
+    best = tuning.best_result
+    if best is None:
+        logger.warning("tune          %s diverged in every trial", tuning.group.label)
+        return
+    values = ", ".join(f"{key}={value:g}" for key, value in best.trial.items())
+    edge = ", at the edge of the grid: it may be better still beyond" if tuning.edge else ""
+    logger.info("tune          %s: %s (%.4g on the validation data)%s", tuning.group.label, values, best.mean, edge)
+
+
+def _round_text(race: Race, seeds: Mapping[int, Sequence[int]], groups: Sequence[Group]) -> str:
+    count = sum(map(len, seeds.values()))
+    last = max(max(each, default=0) for each in seeds.values()) + 1
+    undecided = [groups[group].label for group in seeds if group != race.rows[race.reference].group]
+    named = ", ".join(undecided) if len(undecided) <= 4 else f"{len(undecided)} groups"
+    return f"up to {last} seeds: {count} runs; undecided: {named}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

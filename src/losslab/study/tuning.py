@@ -1,0 +1,88 @@
+"""The results of the tuning: for each group the values of all trials, its best trial, and its range of good rates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from statistics import fmean
+
+from losslab.study.settings import Group, Trial
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A trial and its values on the validation data."""
+
+    trial: Trial
+    values: tuple[float | None, ...]
+    """One value per seed; None if the run diverged."""
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over the seeds; None if a run diverged, which counts as the worst result."""
+        values = [value for value in self.values if value is not None and isfinite(value)]
+        return fmean(values) if len(values) == len(self.values) else None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The tuning of one group."""
+
+    group: Group
+    results: tuple[TrialResult, ...]
+    """The trials; those of a grid in the order of their rates."""
+    is_grid: bool
+    """Whether the trials are a grid of one parameter, so that it has edges."""
+    higher_is_better: bool
+
+    @property
+    def best(self) -> int | None:
+        """The index of the best trial; of trials with equal means, the middle one. None if all trials diverged."""
+        sign = 1 if self.higher_is_better else -1
+        scores = [-inf if result.mean is None else sign * result.mean for result in self.results]
+        top = max(scores)
+        equal = [index for index, score in enumerate(scores) if score == top]
+        return None if top == -inf else equal[(len(equal) - 1) // 2]
+
+    @property
+    def best_result(self) -> TrialResult | None:
+        """The best trial; None if all trials diverged."""
+        return None if self.best is None else self.results[self.best]
+
+    @property
+    def edge(self) -> int:
+        """The end of the grid at which the best trial is: -1 (lowest rate), 1 (highest rate), or 0 for neither.
+
+        If all trials diverged, the best rate is assumed to be below the grid.
+        """
+        if not self.is_grid or len(self.results) < 2:
+            return 0
+        if self.best is None or self.best == 0:
+            return -1
+        return int(self.best == len(self.results) - 1)
+
+    def good_range(self, margin: float, *, as_ratio: bool) -> tuple[Trial, Trial] | None:
+        """Return the lowest and highest of the neighbouring trials around the best whose means are within a margin.
+
+        The margin is a difference, or with `as_ratio` a fraction of the best mean. None if there is no grid.
+        """
+        if not self.is_grid or self.best is None:
+            return None
+        best = self.results[self.best].mean
+        assert best is not None  # noqa: S101 -- for the type checker
+        allowed = margin * abs(best) if as_ratio else margin
+
+        def is_good(index: int) -> bool:
+            mean = self.results[index].mean if 0 <= index < len(self.results) else None
+            return mean is not None and abs(mean - best) <= allowed
+
+        low = high = self.best
+        while is_good(low - 1):
+            low -= 1
+        while is_good(high + 1):
+            high += 1
+        return self.results[low].trial, self.results[high].trial
+
+
+def sides_to_extend(tunings: Sequence[Tuning]) -> list[int]:
+    """Return the ends at which the grids of all groups are extended: those where the best rate of any group is."""
+    return sorted({tuning.edge for tuning in tunings} - {0})
