@@ -22,7 +22,7 @@ class NonFiniteError(LabError):
 
     @staticmethod
     def is_message(text: str) -> bool:
-        """Return whether a text is the message of such an error, which a sweep records as the reason of a failed job."""
+        """Return whether a text is the message of such an error, as a sweep records it for a failed job."""
         return re.search(r"\bstep \d+ .*\bNaN or infinite\b", text) is not None
 
 

@@ -75,11 +75,11 @@ def test_every_file_that_the_architecture_page_names_exists():
     assert missing == []
 
 
-def test_the_root_of_the_package_has_twelve_entries():
+def test_the_root_of_the_package_has_thirteen_entries():
     found = {
         path.name for path in (SRC / "losslab").iterdir() if path.name not in {"__init__.py", "py.typed", "__pycache__"}
     }
     assert found == {
         "errors.py", "targets.py", "io", "losses", "data", "models", "doctor", "runs", "training", "sweep", "analysis",
-        "cli",
+        "study", "cli",
     }  # fmt: skip

@@ -129,7 +129,7 @@ def _print_train_help() -> None:
 
 
 def _complete(program: str, arguments: list[str]) -> None:
-    """Print completions for the shell: the verbs, or Hydra's completions of overrides after `train`, `check` and `study`.
+    """Print completions for the shell: the verbs, or or after `train`, `check` and `study` Hydra's completions.
 
     The shell calls `losslab -sc query=bash` with the typed line in COMP_LINE.
     """

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -81,7 +82,12 @@ def _continued(folder: Path, changes: Sequence[str]) -> list[str]:
     recorded = content.get("command") if isinstance(content, dict) else None
     if not isinstance(recorded, list) or not all(isinstance(each, str) for each in recorded):
         raise LabError(f"{file} does not record the command of the study: type it again with run_dir={folder}")
-    changed = {each.lstrip("+~").partition("=")[0] for each in changes} | {"run_dir", "resume", "trust", "study.dry_run"}
+    changed = {each.lstrip("+~").partition("=")[0] for each in changes} | {
+        "run_dir",
+        "resume",
+        "trust",
+        "study.dry_run",
+    }
     kept = [each for each in recorded if each.lstrip("+~").partition("=")[0] not in changed]
     for each in kept:
         key = each.lstrip("+~").partition("=")[0].partition("@")[0]
@@ -91,13 +97,20 @@ def _continued(folder: Path, changes: Sequence[str]) -> list[str]:
     return [*kept, *changes]
 
 
+def _key(argument: str) -> str:
+    """Return the key of an override, such as "loss" of loss=mse and "x" of +x=1."""
+    return argument.lstrip("+~").partition("=")[0]
+
+
 def _check_trust(recorded: Sequence[str], file: Path, changes: Sequence[str]) -> None:
     """Raise a LabError if the recorded command names classes or paths that a folder must not name."""
-    packages = next((each.partition("=")[2] for each in changes if each.startswith("trust=")), "").strip("[]").split(",")
+    packages = (
+        next((each.partition("=")[2] for each in changes if each.startswith("trust=")), "").strip("[]").split(",")
+    )
     trusted = trust.parse_packages([package.strip() for package in packages if package.strip()])
     settings = [each.removeprefix(_SETTING) for each in recorded if each.startswith(_SETTING + "groups=")]
     parser = OverridesParser.create()
-    more = [text for each in settings for text in parser.parse_override(each).value() or []]
+    more: list[Any] = [text for each in settings for text in cast("list[Any]", parser.parse_override(each).value())]
     arguments = [each for each in recorded if not each.startswith((_SETTING, "hydra."))]
     for group in parse_groups(arguments, Settings(groups=[str(text) for text in more])):
         config = compose(list(group.overrides), run_dir=str(file.parent / "run"))

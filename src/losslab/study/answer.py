@@ -85,12 +85,12 @@ class Answer:
             return ""
         names, verb = _join([outcome.row.label for outcome in found]), "is" if len(found) == 1 else "are"
         if verdict == "equivalent":
-            return f"{names} {verb} equivalent to {self.reference} within {self.margin_text} of test {self.race.scale.metric}"
+            margin = f"{self.margin_text} of test {self.race.scale.metric}"
+            return f"{names} {verb} equivalent to {self.reference} within {margin}"
         if verdict == "diverged":
             return f"{names} diverged at {'its' if len(found) == 1 else 'their'} best learning rate"
         if verdict == "undecided":
-            more = [outcome.seeds_needed for outcome in found]
-            needs = ", ".join(f"about {count}" if count else "very many" for count in more)
+            needs = ", ".join(_about(outcome.seeds_needed) for outcome in found)
             return f"{names} {verb} undecided against {self.reference}: {needs} more seeds would be needed"
         amounts = ", ".join(f"{outcome.row.label} by {self.format_difference(outcome.difference)}" for outcome in found)
         return f"{amounts.replace(' by ', f' is {verdict} than {self.reference} by ', 1)}"
@@ -106,7 +106,9 @@ class Answer:
             mean, low, high = -mean, -high, -low
         sign = "+" if signed else ""
         digits = 1 if high - low >= 1 else 2
-        return f"{mean:{sign}.{digits}f}{'' if signed else ' points'} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+        return (
+            f"{mean:{sign}.{digits}f}{'' if signed else ' points'} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+        )
 
     def format_mean(self, estimate: Estimate | GeometricEstimate | None) -> str:
         """Format the mean of a row; a share in percent."""
@@ -120,7 +122,9 @@ class Answer:
         """Return the tuned values of a row, such as "0.03"."""
         best = self.tunings[outcome.row.group].best_result
         values = {} if best is None else best.trial
-        texts = [f"{value:g}" if len(values) == 1 else f"{key.partition('.')[2]} {value:g}" for key, value in values.items()]
+        texts = [
+            f"{value:g}" if len(values) == 1 else f"{key.partition('.')[2]} {value:g}" for key, value in values.items()
+        ]
         edge = " (edge)" if self.tunings[outcome.row.group].edge and best is not None else ""
         return ", ".join(texts) + edge
 
@@ -141,17 +145,29 @@ class Answer:
 
     def _cells(self, outcome: Outcome, others: Sequence[str]) -> tuple[str, ...]:
         row = outcome.row
-        more = [NO_VALUE if (mean := row.mean(name)) is None else f"{mean:.3g}" for name in others]
+        more = [NO_VALUE if value is None else f"{value:.3g}" for value in map(row.mean, others)]
         seconds = f"{self.seconds[row.group]:.2g}" if row.group in self.seconds and not row.is_posthoc else ""
         verdict = outcome.verdict
         if verdict == "undecided":
-            verdict += f": about {outcome.seeds_needed} more seeds" if outcome.seeds_needed else ": very many more seeds"
+            verdict += (
+                f": about {outcome.seeds_needed} more seeds" if outcome.seeds_needed else ": very many more seeds"
+            )
         if verdict == "same runs":
             verdict = "same as without"
         seed_cell = self.format_difference(outcome.difference, signed=True) if outcome.difference else ""
         item_cell = self._item_range(outcome.items)
         mean = self.format_mean(outcome.estimate)
-        return (row.label, self.tuned(outcome), mean, str(len(row.values)), seed_cell, item_cell, verdict, *more, seconds)
+        return (
+            row.label,
+            self.tuned(outcome),
+            mean,
+            str(len(row.values)),
+            seed_cell,
+            item_cell,
+            verdict,
+            *more,
+            seconds,
+        )
 
     def _item_range(self, interval: Interval | None) -> str:
         if interval is None:
@@ -161,43 +177,51 @@ class Answer:
         return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
 
     def protocol(self) -> list[str]:
-        """Return how the study was done, in about ten lines."""
+        """Return how the study was done, in about ten sentences."""
         settings, race, scale = self.settings, self.race, self.race.scale
         tuned = sorted({key for tuning in self.tunings for result in tuning.results for key in result.trial})
-        counts = sorted({len(tuning.results) for tuning in self.tunings})
-        number = " or ".join(map(str, counts))
-        seeds = settings.tune_seeds
-        last = FIRST_TUNING_SEED + seeds - 1
+        trials = " or ".join(map(str, sorted({len(tuning.results) for tuning in self.tunings})))
+        last_seed = FIRST_TUNING_SEED + settings.tune_seeds - 1
         edges = [tuning.group.label for tuning in self.tunings if tuning.edge]
-        lines = [
-            f"Tuned: {', '.join(tuned) or 'nothing'}, {number} trials of each group with seeds {FIRST_TUNING_SEED} to "
-            f"{last}; the best mean of val/{scale.metric} wins, and a run that diverges counts as the worst.",
+        edge = f"The best rate of {_join(edges)} is" if edges else "No best rate is"
+        chosen = "was named in the command" if settings.reference else "is the best group after tuning, on other seeds"
+        size = f"a difference of {self.margin_text} or more"
+        comparisons = len(race.compared())
+        return [
             (
-                f"The best rate of {_join(edges)} is at the edge of the grid: it may be better still beyond."
-                if edges
-                else "No best rate is at the edge of its grid."
+                f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group, seeds {FIRST_TUNING_SEED} "
+                f"to {last_seed}. The best mean of val/{scale.metric} wins; a run that diverges is the worst."
             ),
-            f"Raced: seeds 0, 1, 2, ..., which no group was tuned on, in rounds of {', '.join(map(str, race.sizes))} "
-            "seeds. Groups with one seed have the same initial weights, batches and data.",
-            f"Each run is measured on the test data with the weights of its best epoch on the validation data.",
-            f"The reference, {self.reference}, "
-            + ("was named in the command." if settings.reference else "is the best group after tuning, on other seeds."),
-            f"Better, worse: the paired t test rejects a difference of 0. Equivalent: two one-sided t tests reject a "
-            f"difference of {self.margin_text} or more ({'a ratio of errors' if scale.by_ratio else 'a difference'}).",
-            f"Each look at the data spends a quarter of what is left of the 5 % level, and Holm's method corrects for "
-            f"{len(race.compared())} comparisons: any false verdict in the whole study has a probability of at most 5 %.",
-            "Intervals have 95 % confidence each, and are corrected for stopping early (Chuang & Lai 2000). "
-            "The interval of a mean is Student's, over the seeds.",
-            "Another test set: the 95 % interval of the difference over test examples (bootstrap), for these networks.",
-            "Undecided is no verdict: neither a difference nor equivalence is shown. The number of seeds is a forecast.",
+            f"{edge} at the edge of the grid{', so it may be better still beyond' if edges else ''}.",
+            (
+                "Race: seeds 0, 1, 2, ..., which nothing was tuned on. With one seed, all groups have the same "
+                "initial weights, batches and data. "
+                f"The groups are compared after {_join([*map(str, race.sizes)])} seeds."
+            ),
+            "Each run is measured on the test data, with the weights of its best epoch on the validation data.",
+            f"The reference, {self.reference}, {chosen}.",
+            (
+                "Better or worse: the paired t test rejects that there is no difference. Equivalent: two one-sided t "
+                f"tests reject {size}. Undecided: neither, which is no evidence that there is no difference."
+            ),
+            (
+                "Each comparison spends a quarter of what is left of the significance level of 5 %, and Holm's method "
+                f"corrects for {comparisons} groups: the probability of any false verdict of a kind is at most 5 %."
+            ),
+            (
+                "The interval of a difference has 95 % confidence for itself and is corrected for early stopping ("
+                "Chuang & Lai 2000); that of a mean is Student's."
+            ),
+            "Another test set: the 95 % interval of the difference over test examples, for these networks (bootstrap).",
         ]
-        return lines
 
     def markdown(self) -> str:
         """Return the content of answer.md."""
         rows = [f"# {self.sentence()}", markdown_table(self.table(), left=(0, 6))]
         rows += [f"![{heading}]({name})" for name, heading in FIGURES.items()]
-        shared = [f"{value} {key}" if key == "epochs" else f"{key} {value}" for key, value in self.names.items() if value]
+        shared = [
+            f"{value} {key}" if key == "epochs" else f"{key} {value}" for key, value in self.names.items() if value
+        ]
         rows.append("## Protocol\n\n" + "\n".join(f"- {line}" for line in [", ".join(shared) + ".", *self.protocol()]))
         rows.append("```bash\nlosslab study " + _shell(self.command) + "\n```")
         return "\n\n".join(rows) + "\n"
@@ -206,7 +230,11 @@ class Answer:
         """Return the content of answer.csv: unrounded, shares as fractions."""
         rows: list[Sequence[object]] = [_CSV_COLUMNS]
         for outcome in self.outcomes:
-            ends = (outcome.estimate.mean, outcome.estimate.low, outcome.estimate.high) if outcome.estimate else (None,) * 3
+            ends = (
+                (outcome.estimate.mean, outcome.estimate.low, outcome.estimate.high)
+                if outcome.estimate
+                else (None,) * 3
+            )
             items = outcome.items[1:] if outcome.items else (None, None)
             rows.append(
                 (
@@ -260,6 +288,10 @@ def mean_seconds(durations: Mapping[tuple[int, int], float]) -> dict[int, float]
     """Return the mean duration of the runs of each group, from durations by group and seed."""
     groups = {group for group, _ in durations}
     return {group: fmean(value for (own, _), value in durations.items() if own == group) for group in groups}
+
+
+def _about(count: int | None) -> str:
+    return f"about {count}" if count else "very many"
 
 
 def _join(names: Sequence[str]) -> str:

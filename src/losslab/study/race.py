@@ -22,7 +22,7 @@ from losslab.study.sequential import (
     looks_at,
     seeds_needed,
 )
-from losslab.study.test_items import Scores, item_interval
+from losslab.study.test_items import PLAIN, Scores, TestItems, item_interval
 
 _SHARES = {"accuracy", "precision", "recall", "f1", "ece", "auroc", "auprc"}
 """Metrics between 0 and 1, which are compared by differences. Other errors are compared by ratios."""
@@ -87,6 +87,10 @@ class Row:
     items: dict[int, Scores] = field(default_factory=dict)
     """The score of each test example (N,) by seed, whose mean is the metric; empty if the metric is no mean."""
 
+    def add(self, seed: int, value: float, metrics: Mapping[str, float]) -> None:
+        """Add the results of one seed."""
+        self.values[seed], self.others[seed] = value, metrics
+
     @property
     def is_posthoc(self) -> bool:
         """Whether the row is a method that is fitted after training."""
@@ -124,6 +128,7 @@ class Race:
 
     scale: Scale
     rows: list[Row]
+    """A row for each group, in their order, then those of methods after training."""
     reference: int
     """The index of the row with which the others are compared."""
     first_seeds: int
@@ -132,6 +137,26 @@ class Race:
     def __post_init__(self) -> None:
         self.sizes = look_sizes(self.max_seeds, self.first_seeds)
         """The numbers of seeds at which the rows are compared."""
+
+    def add_items(self, group: int, seed: int, items: TestItems) -> None:
+        """Add what the second evaluation of a run gave: the scores of test examples, and methods after training."""
+        if PLAIN in items.scores:
+            self.rows[group].items[seed] = items.scores[PLAIN]
+        for method, metrics in items.metrics.items():
+            if self.scale.metric in metrics:
+                row = self.posthoc_row(group, method)
+                row.add(seed, metrics[self.scale.metric], metrics)
+                if method in items.scores:
+                    row.items[seed] = items.scores[method]
+
+    def posthoc_row(self, group: int, method: str) -> Row:
+        """Return the row of a method that is fitted to the runs of a group; it is added if it is missing."""
+        for row in self.rows:
+            if (row.group, row.method) == (group, method):
+                return row
+        row = Row(f"{self.rows[group].label} + {method.replace('_', ' ')}", group=group, method=method)
+        self.rows.append(row)
+        return row
 
     def compared(self) -> list[Row]:
         """Return the rows that are tested: all but the reference, diverged groups, and those that equal their group.
@@ -142,8 +167,7 @@ class Race:
         return [row for row in self.rows if row is not reference and not row.diverged and not self._repeats_group(row)]
 
     def _repeats_group(self, row: Row) -> bool:
-        group = next(each for each in self.rows if each.group == row.group and not each.is_posthoc)
-        return row.is_posthoc and row.values == group.values
+        return row.is_posthoc and row.values == self.rows[row.group].values
 
     def looks(self, row: Row) -> list[Look]:
         """Return the looks at the differences of a row so far."""
@@ -232,5 +256,6 @@ class Race:
         if size is None:
             return {}
         groups = {self.rows[self.reference].group, *(row.group for row in undecided)}
-        base = {row.group: row for row in self.rows if not row.is_posthoc}
-        return {group: [seed for seed in range(size) if seed not in base[group].values] for group in sorted(groups)}
+        return {
+            group: [seed for seed in range(size) if seed not in self.rows[group].values] for group in sorted(groups)
+        }

@@ -153,7 +153,8 @@ class StoppingRule:
         levels = self.level * shares(len(sizes))
         errors = deviations / np.sqrt(sizes)
         differs = np.abs(means) >= stdtrit(sizes - 1, 1 - levels / 2) * errors
-        return differs | (self.margin - np.abs(means) >= stdtrit(sizes - 1, 1 - levels) * errors)
+        equivalent = self.margin - np.abs(means) >= stdtrit(sizes - 1, 1 - levels) * errors
+        return np.asarray(differs | equivalent)
 
 
 class Interval(NamedTuple):

@@ -1,10 +1,10 @@
 """The settings of a study, the groups that it compares, and the trials by which each group is tuned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, log2
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -57,35 +57,38 @@ class Settings:
     dry_run: bool = False
     """Whether to stop after the plan and its timed runs."""
 
-    _MINIMA: ClassVar[Mapping[str, int]] = {"tune_seeds": 1, "max_seeds": 2, "first_seeds": 2, "trials": 2}
-
     def __post_init__(self) -> None:
-        for name, minimum in self._MINIMA.items():
+        for name, (is_valid, expected) in _RULES.items():
             value = getattr(self, name)
-            if name == "trials" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-                raise LabError(f"study.{name} must be an integer of at least {minimum}, got {value!r:.40}")
+            if not (value is None and name in _OPTIONAL) and not is_valid(value):
+                raise LabError(f"study.{name} must be {expected}, got {value!r:.40}")
         if self.max_seeds < self.first_seeds:
             raise LabError(f"study.max_seeds={self.max_seeds} is below study.first_seeds={self.first_seeds}: raise it")
-        if self.max_seeds > FIRST_TUNING_SEED:
-            raise LabError(f"study.max_seeds must be at most {FIRST_TUNING_SEED}, got {self.max_seeds}")
-        margin = self.margin
-        if margin is not None and (not isinstance(margin, int | float) or not 0 < margin < 1):
-            raise LabError(f"study.margin must be a number between 0 and 1, such as 0.005, got {margin!r:.40}")
-        for name in ("posthoc", "dry_run"):
-            if not isinstance(getattr(self, name), bool):
-                raise LabError(f"study.{name} must be true or false, got {getattr(self, name)!r:.40}")
-        for name in ("groups", "tune"):
-            value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Sequence):
-                raise LabError(f"study.{name} must be a list, such as study.{name}=[{_EXAMPLES[name]}]")
-        for name in ("reference", "metric"):
-            if not isinstance(getattr(self, name), str | None):
-                raise LabError(f"study.{name} must be a text, got {getattr(self, name)!r:.40}")
 
 
-_EXAMPLES = {"groups": "'loss=focal loss.gamma=5'", "tune": "optimizer.lr,optimizer.weight_decay"}
+def _is_integer(minimum: int, maximum: int = 1000) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+_OPTIONAL = ("reference", "metric", "margin", "trials")
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "groups": (_is_list, "a list of texts, such as ['loss=focal loss.gamma=5']"),
+    "tune": (_is_list, "a list of keys, such as [optimizer.lr,optimizer.weight_decay]"),
+    "trials": (_is_integer(2), "an integer from 2 to 1000"),
+    "tune_seeds": (_is_integer(1), "an integer from 1 to 1000"),
+    "first_seeds": (_is_integer(2), "an integer from 2 to 1000"),
+    "max_seeds": (_is_integer(2, FIRST_TUNING_SEED), f"an integer from 2 to {FIRST_TUNING_SEED}"),
+    "margin": (lambda value: isinstance(value, int | float) and 0 < value < 1, "a number between 0 and 1"),
+    "reference": (lambda value: isinstance(value, str), "a group, such as loss=cross_entropy"),
+    "metric": (lambda value: isinstance(value, str), "the name of a metric, such as nll"),
+    "posthoc": (lambda value: isinstance(value, bool), "true or false"),
+    "dry_run": (lambda value: isinstance(value, bool), "true or false"),
+}
+"""For each setting whether a value is valid, and what is."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from losslab import runs
 from losslab.errors import LabError, NonFiniteError
+from losslab.io.tables import terminal_table, wrap_text
 from losslab.runs.sweep_summary import State
-from losslab.study.answer import Answer, write_answer
+from losslab.study.answer import ANSWER, Answer, mean_seconds, write_answer
 from losslab.study.race import Race, Row, Scale
 from losslab.study.settings import (
     FIRST_TUNING_SEED,
@@ -30,6 +31,7 @@ from losslab.study.settings import (
     parameter_name,
     parse_groups,
 )
+from losslab.study.test_items import EvaluationJob, evaluate_runs, read_items
 from losslab.study.tuning import TrialResult, Tuning, sides_to_extend
 from losslab.sweep.composing import Composer
 from losslab.sweep.state import Job, Sweep
@@ -38,8 +40,13 @@ from losslab.training.distributed import spawn
 
 logger = logging.getLogger("losslab")
 
+ITEMS = "test_items"
+"""The folder in the folder of a study with the scores of the test examples of each run."""
 STUDY = "study.json"
 """The file in the folder of a study that records its command, and its results once it has ended."""
+
+
+_PLAIN_LOSSES = ("cross_entropy", "bce")
 
 
 class Run(NamedTuple):
@@ -49,6 +56,8 @@ class Run(NamedTuple):
     """The final metrics; empty if the run diverged."""
     seconds: float
     folder: Path | None
+    config: Mapping[str, Any]
+    """The resolved configuration."""
 
     def value(self, metric: str) -> float | None:
         """Return the value of a metric; None if the run diverged. Raise a LabError if the run has no such metric."""
@@ -88,7 +97,8 @@ class StudySweeper(Sweeper):
                 Study(settings, groups, folder, command, stages).run()
         except BaseException:
             if context.sweep is not None:
-                logger.error("not finished; to continue: losslab study resume=%s", runs.display_path(folder))
+                # not logger.exception: the error is reported once, where the process ends
+                logger.error("not finished; to continue: losslab study resume=%s", runs.display_path(folder))  # noqa: TRY400
             with contextlib.suppress(OSError):
                 folder.rmdir()  # if nothing was written
             raise
@@ -119,6 +129,10 @@ class Stage:
         """Compose the configuration of a job without training it."""
         return self._composer.compose(list(overrides), with_hydra=False)
 
+    def choices(self, overrides: Sequence[str]) -> Mapping[str, Any]:
+        """Return the choice of each group of the configuration."""
+        return self._composer.template(list(overrides))[0].choices
+
     def run(self, jobs: Sequence[Sequence[str]]) -> list[Run]:
         """Run jobs, and return their results in order. A run that diverged is a result like any other.
 
@@ -138,10 +152,10 @@ class Stage:
     @staticmethod
     def _result(job: Job) -> Run:
         if job.state is State.DONE:
-            return Run(job.metrics, job.seconds, job.folder)
+            return Run(job.metrics, job.seconds, job.folder, job.config or {})
         reason = str(job.reason)
         if job.state is State.FAILED and NonFiniteError.is_message(reason):
-            return Run({}, job.seconds, job.folder)
+            return Run({}, job.seconds, job.folder, job.config or {})
         raise LabError(f"{' '.join(job.overrides)}: {reason}")
 
 
@@ -159,6 +173,12 @@ class Study:
         self.settings, self.groups, self.folder, self.command = settings, groups, folder, command
         self._tune, self._race = stages["tune"], stages["race"]
         self.designs = [self._design(group) for group in groups]
+        choices = [self._tune.choices(group.overrides) for group in groups]
+        self._is_plain = [each.get("loss") in _PLAIN_LOSSES for each in choices]
+        """Whether a group has cross-entropy, to which methods after training are usually applied."""
+        self.names = {key: _shared([each.get(key) for each in choices]) for key in ("model", "data")}
+        epochs = [OmegaConf.select(self._tune.compose(group.overrides), "trainer.max_epochs") for group in groups]
+        self.names["epochs"] = _shared(epochs)
         self.tuning_runs: dict[tuple[int, str, int], Run] = {}
         """The runs of the tuning by the index of the group, the text of the trial, and the seed."""
         self.race_runs: dict[tuple[int, int], Run] = {}
@@ -175,8 +195,12 @@ class Study:
             return
         tunings = self.tune()
         race = self.race(tunings)
-        answer = Answer(self.settings, self.groups, tunings, race, self.race_runs, self.command)
+        seconds = mean_seconds({key: run.seconds for key, run in self.race_runs.items()})
+        answer = Answer(self.settings, tunings, race, self.names, seconds, self.command)
         write_answer(answer, self.folder)
+        logger.info("%s", terminal_table(answer.table(), left=(0, 6)))
+        logger.info("%s", wrap_text(answer.sentence()))
+        logger.info("answer  %s", runs.display_path(self.folder / ANSWER))
 
     # Tuning
 
@@ -222,7 +246,9 @@ class Study:
             for side in sides:
                 trials += [(index, trial) for index, design in enumerate(self.designs) for trial in design.extend(side)]
             at_edge = ", ".join(tuning.group.label for tuning in tunings if tuning.edge)
-            logger.info("tune          the best rate of %s is at the edge: %d more runs", at_edge, len(trials) * len(seeds))
+            logger.info(
+                "tune          the best rate of %s is at the edge: %d more runs", at_edge, len(trials) * len(seeds)
+            )
         for tuning in tunings:
             _log_tuning(tuning)
         return tunings
@@ -276,11 +302,32 @@ class Study:
         for (group, seed), run in zip(wanted, self._race.run(jobs), strict=True):
             self.race_runs[group, seed] = run
             value = run.value(f"test/{race.scale.metric}")
-            row = next(each for each in race.rows if each.group == group and not each.is_posthoc)
             if value is None:
-                row.diverged.append(seed)
+                race.rows[group].diverged.append(seed)
             else:
-                row.values[seed] = value
+                race.rows[group].add(seed, value, _without_split(run.metrics))
+        self._evaluate(race, wanted)
+
+    def _evaluate(self, race: Race, wanted: Sequence[tuple[int, int]]) -> None:
+        """Evaluate new runs of the race again: the score of each test item, and methods that are fitted afterwards."""
+        metric = race.scale.metric
+        files: dict[tuple[int, int], Path] = {}
+        jobs = []
+        for group, seed in wanted:
+            run = self.race_runs[group, seed]
+            if run.folder is None or not run.metrics:
+                continue
+            files[group, seed] = file = self.folder / ITEMS / f"{run.folder.name}.npz"
+            if read_items(file) is None:
+                posthoc = self.settings.posthoc and self._is_plain[group]
+                jobs.append(EvaluationJob(run.folder, run.config, file, metric, posthoc))
+        if jobs:
+            logger.info("evaluate      %d runs, for the scores of the test examples", len(jobs))
+            spawn.run_in_subprocess(evaluate_runs, jobs)
+        for (group, seed), file in files.items():
+            items = read_items(file)
+            if items is not None:
+                race.add_items(group, seed, items)
 
     def _reference(self, tunings: Sequence[Tuning], rows: Sequence[Row]) -> int:
         """Return the index of the reference: the group that the user named, or the best group after tuning."""
@@ -312,7 +359,11 @@ class Study:
             count, trials, settings.tune_seeds, tune, _duration(tune * mean),
         )  # fmt: skip
         logger.info(
-            "plan          race: %d to %d runs, about %s to %s", first, most, _duration(first * mean), _duration(most * mean)
+            "plan          race: %d to %d runs, about %s to %s",
+            first,
+            most,
+            _duration(first * mean),
+            _duration(most * mean),
         )
         logger.info("plan          estimated from the first runs; runs that train as one group take less")
 
@@ -340,6 +391,16 @@ def _log_tuning(tuning: Tuning) -> None:
     values = ", ".join(f"{key}={value:g}" for key, value in best.trial.items())
     edge = ", at the edge of the grid: it may be better still beyond" if tuning.edge else ""
     logger.info("tune          %s: %s (%.4g on the validation data)%s", tuning.group.label, values, best.mean, edge)
+
+
+def _without_split(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of the test data by name without the split."""
+    return {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith("test/")}
+
+
+def _shared(values: Sequence[Any]) -> Any:
+    """Return the value that all have; None if they differ."""
+    return values[0] if all(value == values[0] for value in values) else None
 
 
 def _round_text(race: Race, seeds: Mapping[int, Sequence[int]], groups: Sequence[Group]) -> str:

@@ -7,6 +7,7 @@ tell how much a difference would change with another test set of the same size.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
+from losslab.analysis.compare.statistics import LEVEL
 from losslab.errors import LabError
 from losslab.io import atomic
-from losslab.study.sequential import LEVEL, Interval
+from losslab.runs import trust
+from losslab.study.sequential import Interval
 
 if TYPE_CHECKING:
     from losslab.analysis.evaluate.predictions import Predictions
@@ -36,7 +39,7 @@ class TestItems(NamedTuple):
     """The metrics of each method that was fitted after training, by its name and that of the metric."""
     scores: Mapping[str, Scores]
     """The score of each test example (N,), whose mean is the metric, by method; empty if the metric is no mean."""
-    index: NDArray[np.int64]
+    indices: NDArray[np.int64]
     """The index of each test example in the data set (N,)."""
 
 
@@ -49,39 +52,51 @@ def read_items(file: Path) -> TestItems | None:
                 for name in content.files
                 if name.startswith("score:")
             }
-            return TestItems(json.loads(str(content["metrics"])), scores, content["index"])
+            return TestItems(json.loads(str(content["metrics"])), scores, content["indices"])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def evaluate_runs(requests: Sequence[tuple[str, str, str, bool]], trusted: Sequence[str] = ()) -> None:
-    """Evaluate runs and write a file for each. Called in a worker, because it imports torch.
+class EvaluationJob(NamedTuple):
+    """A run to evaluate again."""
 
-    Args:
-        requests: for each run its folder, the file to write, the metric, and whether to fit methods after training.
-        trusted: the packages that the runs may use in addition to those of `losslab.runs.trust`.
-    """
-    for folder, file, metric, posthoc in requests:
-        items = _evaluate(Path(folder), metric, tuple(trusted), posthoc=posthoc)
+    folder: Path
+    config: Mapping[str, Any]
+    """Its resolved configuration."""
+    file: Path
+    """The file to write."""
+    metric: str
+    """The metric, without its split."""
+    posthoc: bool
+    """Whether to fit methods after training."""
+
+
+def evaluate_runs(jobs: Sequence[EvaluationJob]) -> None:
+    """Evaluate runs, and write a file for each. Called in a worker, because it imports torch."""
+    for job in jobs:
+        items = _evaluate(job)
         content = BytesIO()
         scores: dict[str, Any] = {f"score:{name}": score.astype(np.float32) for name, score in items.scores.items()}
-        np.savez(content, index=items.index, metrics=np.array(json.dumps(items.metrics)), **scores)
-        Path(file).parent.mkdir(exist_ok=True)
-        atomic.write_bytes(Path(file), content.getvalue())
+        np.savez(content, indices=items.indices, metrics=np.array(json.dumps(items.metrics)), **scores)
+        job.file.parent.mkdir(exist_ok=True)
+        atomic.write_bytes(job.file, content.getvalue())
 
 
-def _evaluate(folder: Path, metric: str, trusted: tuple[str, ...], *, posthoc: bool) -> TestItems:
-    from losslab.analysis.evaluate import calibration  # noqa: PLC0415 -- imports torch, like the others
-    from losslab.analysis.evaluate.predictions import interpret_outputs  # noqa: PLC0415
+def _evaluate(job: EvaluationJob) -> TestItems:
+    from losslab.analysis.evaluate.predictions import interpret_outputs  # noqa: PLC0415 -- imports torch, like the others
     from losslab.analysis.outputs import collect_outputs  # noqa: PLC0415
     from losslab.training.reopen import EvaluationRequest, reopen  # noqa: PLC0415
 
-    experiment = reopen(EvaluationRequest(folder, trusted=trusted))
+    metric = job.metric
+    trusted = tuple(trust.packages_to_trust(dict(job.config)))  # the code that trained the run
+    experiment = reopen(EvaluationRequest(job.folder, trusted=trusted))
     test = collect_outputs(experiment, "test")
     predictions = interpret_outputs(experiment.learner, test)
     scores = {PLAIN: item_scores(predictions, metric)}
     metrics: dict[str, dict[str, float]] = {}
-    if posthoc:
+    if job.posthoc:
+        from losslab.analysis.evaluate import calibration  # noqa: PLC0415
+
         val = collect_outputs(experiment, "val")
         spec, loss = experiment.data.spec, experiment.learner.loss
         fit_logits = calibration.find_logits(loss, val.outputs, spec.task)
@@ -94,7 +109,8 @@ def _evaluate(folder: Path, metric: str, trusted: tuple[str, ...], *, posthoc: b
             except LabError:  # for example, all validation examples are classified correctly
                 continue
             metrics[name] = calibration.calibrated_metrics(fitted, logits, truth, spec)
-            changed = predictions_of(predictions, fitted.predict(logits, spec.task), fitted.probabilities(logits, spec.task))
+            decisions, probabilities = fitted.predict(logits, spec.task), fitted.probabilities(logits, spec.task)
+            changed = replace(predictions, prediction=decisions, probabilities=probabilities)
             scores[name] = item_scores(changed, metric)
     found = {name: score for name, score in scores.items() if score is not None}
     return TestItems(metrics, found, predictions.index)
@@ -113,13 +129,6 @@ def _methods(experiment: "Experiment") -> list[str]:
     return methods
 
 
-def predictions_of(predictions: "Predictions", prediction: Any, probabilities: Any) -> "Predictions":
-    """Return predictions for the same examples, with other decisions and probabilities."""
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(predictions, prediction=prediction, probabilities=probabilities)
-
-
 def item_scores(predictions: "Predictions", metric: str) -> Scores | None:
     """Return the score of each example (N,), whose mean is the metric; None if the metric is not a mean over examples.
 
@@ -127,21 +136,25 @@ def item_scores(predictions: "Predictions", metric: str) -> Scores | None:
     """
     truth, count = predictions.truth, len(predictions)
     if metric == "accuracy":
-        return np.reshape(predictions.prediction == truth, (count, -1)).mean(axis=1)
+        return _row_means(predictions.prediction == truth)
     if metric in {"mse", "mae"}:
-        errors = np.abs(np.reshape(predictions.prediction - truth, (count, -1)))
-        return (errors**2 if metric == "mse" else errors).mean(axis=1)
+        errors = np.abs(predictions.prediction - truth)
+        return _row_means(errors**2 if metric == "mse" else errors)
     probabilities = predictions.probabilities
     if metric not in {"nll", "brier"} or probabilities is None:
         return None
     if truth.ndim == 1 and probabilities.ndim == 2:
         one_hot = np.eye(probabilities.shape[1])[truth]
-        if metric == "brier":
-            return ((probabilities - one_hot) ** 2).sum(axis=1)
-        return -np.log(np.clip(probabilities[np.arange(count), truth], 1.2e-7, None))
-    p_true = np.where(truth == 1, probabilities, 1 - probabilities)
-    per_label = (1 - p_true) ** 2 if metric == "brier" else -np.log(np.clip(p_true, 1.2e-7, None))
-    return np.reshape(per_label, (count, -1)).sum(axis=1)
+        squares, p_true = (probabilities - one_hot) ** 2, probabilities[np.arange(count), truth]
+    else:
+        p_true = np.where(truth == 1, probabilities, 1 - probabilities)
+        squares = (1 - p_true) ** 2
+    found = squares if metric == "brier" else -np.log(np.clip(p_true, 1.2e-7, None))
+    return np.asarray(np.reshape(found, (count, -1)).sum(axis=1))  # as the metrics, which sum over labels
+
+
+def _row_means(values: NDArray[Any]) -> Scores:
+    return np.asarray(np.reshape(values, (len(values), -1)).mean(axis=1))
 
 
 def item_interval(scores: Scores, other: Scores, *, as_ratio: bool, level: float = LEVEL) -> Interval:
