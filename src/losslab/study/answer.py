@@ -143,6 +143,10 @@ class Answer:
         head = ("", tuned, f"test {scale.metric}{unit}", "n", against, "another test set", "verdict", *others, "s/run")
         return [head, *(self._cells(outcome, others) for outcome in self.outcomes)]
 
+    def short_table(self) -> list[tuple[str, ...]]:
+        """Return the first columns of the table, for a terminal."""
+        return [(*row[:5], row[6]) for row in self.table()]
+
     def _cells(self, outcome: Outcome, others: Sequence[str]) -> tuple[str, ...]:
         row = outcome.row
         more = [NO_VALUE if value is None else f"{value:.3g}" for value in map(row.mean, others)]

@@ -133,6 +133,8 @@ class Race:
     """The index of the row with which the others are compared."""
     first_seeds: int
     max_seeds: int
+    checksums: set[int] = field(default_factory=set)
+    """The checksums of the test examples of all runs: one, unless each seed has other test data."""
 
     def __post_init__(self) -> None:
         self.sizes = look_sizes(self.max_seeds, self.first_seeds)
@@ -140,6 +142,7 @@ class Race:
 
     def add_items(self, group: int, seed: int, items: TestItems) -> None:
         """Add what the second evaluation of a run gave: the scores of test examples, and methods after training."""
+        self.checksums.add(items.checksum)
         if PLAIN in items.scores:
             self.rows[group].items[seed] = items.scores[PLAIN]
         for method, metrics in items.metrics.items():
@@ -238,7 +241,8 @@ class Race:
     def _item_interval(self, row: Row) -> Interval | None:
         other = self.rows[self.reference]
         common = sorted(row.values.keys() & other.values.keys())
-        if not common or not all(seed in row.items and seed in other.items for seed in common):
+        complete = all(seed in row.items and seed in other.items for seed in common)
+        if not common or not complete or len(self.checksums) != 1:
             return None
         own, reference = (np.stack([each.items[seed] for seed in common]) for each in (row, other))
         return item_interval(own, reference, as_ratio=self.scale.by_ratio)

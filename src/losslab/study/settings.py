@@ -108,7 +108,8 @@ def parse_groups(arguments: Sequence[str], settings: Settings) -> list[Group]:
         LabError: there are fewer than two groups, a group occurs twice, or a sweep is over a seed or a tuned parameter.
     """
     parser = OverridesParser.create()
-    parsed = parser.parse_overrides(list(arguments))
+    # Of several overrides with one key, the last counts, as in Hydra's basic sweeper.
+    parsed = list({each.get_key_element(): each for each in parser.parse_overrides(list(arguments))}.values())
     tuned = {parameter_name(each) for each in settings.tune}
     for override in parsed:
         if override.key_or_group == "seed":

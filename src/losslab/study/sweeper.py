@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from rich import get_console
+from rich.progress import track
 
 from losslab import runs
 from losslab.errors import LabError, NonFiniteError
@@ -31,7 +34,7 @@ from losslab.study.settings import (
     parameter_name,
     parse_groups,
 )
-from losslab.study.test_items import EvaluationJob, evaluate_runs, read_items
+from losslab.study.test_items import EvaluationJob, evaluate_run, read_items
 from losslab.study.tuning import TrialResult, Tuning, sides_to_extend
 from losslab.sweep.composing import Composer
 from losslab.sweep.state import Job, Sweep
@@ -58,6 +61,8 @@ class Run(NamedTuple):
     folder: Path | None
     config: Mapping[str, Any]
     """The resolved configuration."""
+    reused: bool
+    """Whether an earlier command trained it."""
 
     def value(self, metric: str) -> float | None:
         """Return the value of a metric; None if the run diverged. Raise a LabError if the run has no such metric."""
@@ -71,10 +76,15 @@ class Run(NamedTuple):
 
 
 class StudySweeper(Sweeper):
-    """Runs a study of the groups on the command line. Its arguments are the fields of `Settings`."""
+    """Runs a study of the groups on the command line.
 
-    def __init__(self, **settings: Any) -> None:
-        self._settings = settings
+    Args:
+        params: more overrides by key, such as {"loss": "cross_entropy,focal"}, as Hydra's basic sweeper takes them.
+        settings: the fields of `Settings`.
+    """
+
+    def __init__(self, params: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        self._params, self._settings = params or {}, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store the objects that Hydra passes to a sweeper."""
@@ -83,7 +93,7 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run the study, or continue it if its folder contains runs."""
         settings = Settings(**OmegaConf.to_container(OmegaConf.create(self._settings), resolve=True))  # type: ignore[arg-type]
-        groups = parse_groups(arguments, settings)
+        groups = parse_groups([*(f"{key}={value}" for key, value in self._params.items()), *arguments], settings)
         folder = Path(self._config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         context: ProcessContext = self._task.context  # type: ignore[attr-defined]
@@ -152,10 +162,10 @@ class Stage:
     @staticmethod
     def _result(job: Job) -> Run:
         if job.state is State.DONE:
-            return Run(job.metrics, job.seconds, job.folder, job.config or {})
+            return Run(job.metrics, job.seconds, job.folder, job.config or {}, job.reused)
         reason = str(job.reason)
         if job.state is State.FAILED and NonFiniteError.is_message(reason):
-            return Run({}, job.seconds, job.folder, job.config or {})
+            return Run({}, job.seconds, job.folder, job.config or {}, job.reused)
         raise LabError(f"{' '.join(job.overrides)}: {reason}")
 
 
@@ -188,17 +198,16 @@ class Study:
         """Run all parts of the study."""
         runs.write_json(self.folder / STUDY, {"command": list(self.command)})
         logger.info("study folder  %s", runs.display_path(self.folder))
-        timed = self._time_first_runs()
-        self._log_plan(timed)
+        self._log_plan(self._time_first_runs())
         if self.settings.dry_run:
-            logger.info("stopped here, because of --dry-run; the timed runs are kept")
+            logger.info("dry run       stopped; the first runs are kept for losslab study resume=%s", self.folder)
             return
         tunings = self.tune()
         race = self.race(tunings)
         seconds = mean_seconds({key: run.seconds for key, run in self.race_runs.items()})
         answer = Answer(self.settings, tunings, race, self.names, seconds, self.command)
         write_answer(answer, self.folder)
-        logger.info("%s", terminal_table(answer.table(), left=(0, 6)))
+        logger.info("%s", terminal_table(answer.short_table(), left=(0, 5)))
         logger.info("%s", wrap_text(answer.sentence()))
         logger.info("answer  %s", runs.display_path(self.folder / ANSWER))
 
@@ -218,11 +227,19 @@ class Study:
                 parameters.append(parameter)
         return Design.create(parameters, self.settings.trials or default_trials(len(self.settings.tune)))
 
-    def _time_first_runs(self) -> list[Run]:
-        """Train one run of each group, in the middle of its trials. An error in a configuration is found here."""
+    def _time_first_runs(self) -> float:
+        """Train one run of each group, in the middle of its trials, and return the seconds per run.
+
+        An error in a configuration is found here.
+        """
         first = [(index, design.trials[(len(design.trials) - 1) // 2]) for index, design in enumerate(self.designs)]
         logger.info("first runs    %d groups, one run each, to check and to time them", len(self.groups))
-        return self._run_trials(first, [FIRST_TUNING_SEED])
+        start = time.monotonic()
+        found = self._run_trials(first, [FIRST_TUNING_SEED])
+        elapsed = time.monotonic() - start
+        trained = sum(run.seconds for run in found if not run.reused)
+        # Of runs that an earlier command trained, only the durations are known. Several may have run at once.
+        return elapsed / len(found) if trained else sum(run.seconds for run in found) / len(found)
 
     def _run_trials(self, trials: Sequence[tuple[int, Trial]], seeds: Sequence[int]) -> list[Run]:
         wanted = [(group, trial, seed) for group, trial in trials for seed in seeds]
@@ -317,13 +334,15 @@ class Study:
             run = self.race_runs[group, seed]
             if run.folder is None or not run.metrics:
                 continue
-            files[group, seed] = file = self.folder / ITEMS / f"{run.folder.name}.npz"
+            posthoc = self.settings.posthoc and self._is_plain[group]
+            files[group, seed] = file = self.folder / ITEMS / f"{run.folder.name}-{metric}{'-posthoc' * posthoc}.npz"
             if read_items(file) is None:
-                posthoc = self.settings.posthoc and self._is_plain[group]
                 jobs.append(EvaluationJob(run.folder, run.config, file, metric, posthoc))
         if jobs:
             logger.info("evaluate      %d runs, for the scores of the test examples", len(jobs))
-            spawn.run_in_subprocess(evaluate_runs, jobs)
+        console = get_console()
+        for job in track(jobs, "evaluate", console=console, transient=True, disable=not console.is_terminal):
+            spawn.run_in_subprocess(evaluate_run, job)
         for (group, seed), file in files.items():
             items = read_items(file)
             if items is not None:
@@ -348,22 +367,21 @@ class Study:
 
     # Messages
 
-    def _log_plan(self, timed: Sequence[Run]) -> None:
+    def _log_plan(self, seconds: float) -> None:
         """Log the numbers of runs of all parts, and how long they take if each takes as long as the first runs."""
         settings, count = self.settings, len(self.groups)
         trials = sum(len(design.trials) for design in self.designs)
-        mean = sum(run.seconds for run in timed) / count
         tune, first, most = trials * settings.tune_seeds, count * settings.first_seeds, count * settings.max_seeds
         logger.info(
             "plan          tune: %d groups, %d trials in all, %d seeds = %d runs, about %s",
-            count, trials, settings.tune_seeds, tune, _duration(tune * mean),
+            count, trials, settings.tune_seeds, tune, _duration(tune * seconds),
         )  # fmt: skip
         logger.info(
             "plan          race: %d to %d runs, about %s to %s",
             first,
             most,
-            _duration(first * mean),
-            _duration(most * mean),
+            _duration(first * seconds),
+            _duration(most * seconds),
         )
         logger.info("plan          estimated from the first runs; runs that train as one group take less")
 

@@ -6,7 +6,8 @@ tell how much a difference would change with another test set of the same size.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -39,8 +40,8 @@ class TestItems(NamedTuple):
     """The metrics of each method that was fitted after training, by its name and that of the metric."""
     scores: Mapping[str, Scores]
     """The score of each test example (N,), whose mean is the metric, by method; empty if the metric is no mean."""
-    indices: NDArray[np.int64]
-    """The index of each test example in the data set (N,)."""
+    checksum: int
+    """A checksum of the test examples: only runs with equal checksums have the same test data."""
 
 
 def read_items(file: Path) -> TestItems | None:
@@ -52,7 +53,7 @@ def read_items(file: Path) -> TestItems | None:
                 for name in content.files
                 if name.startswith("score:")
             }
-            return TestItems(json.loads(str(content["metrics"])), scores, content["indices"])
+            return TestItems(json.loads(str(content["metrics"])), scores, int(content["checksum"]))
     except (OSError, ValueError, KeyError):
         return None
 
@@ -71,15 +72,14 @@ class EvaluationJob(NamedTuple):
     """Whether to fit methods after training."""
 
 
-def evaluate_runs(jobs: Sequence[EvaluationJob]) -> None:
-    """Evaluate runs, and write a file for each. Called in a worker, because it imports torch."""
-    for job in jobs:
-        items = _evaluate(job)
-        content = BytesIO()
-        scores: dict[str, Any] = {f"score:{name}": score.astype(np.float32) for name, score in items.scores.items()}
-        np.savez(content, indices=items.indices, metrics=np.array(json.dumps(items.metrics)), **scores)
-        job.file.parent.mkdir(exist_ok=True)
-        atomic.write_bytes(job.file, content.getvalue())
+def evaluate_run(job: EvaluationJob) -> None:
+    """Evaluate a run, and write its file. Called in a worker, because it imports torch."""
+    items = _evaluate(job)
+    content = BytesIO()
+    scores: dict[str, Any] = {f"score:{name}": score.astype(np.float32) for name, score in items.scores.items()}
+    np.savez(content, checksum=np.array(items.checksum), metrics=np.array(json.dumps(items.metrics)), **scores)
+    job.file.parent.mkdir(exist_ok=True)
+    atomic.write_bytes(job.file, content.getvalue())
 
 
 def _evaluate(job: EvaluationJob) -> TestItems:
@@ -113,7 +113,8 @@ def _evaluate(job: EvaluationJob) -> TestItems:
             changed = replace(predictions, prediction=decisions, probabilities=probabilities)
             scores[name] = item_scores(changed, metric)
     found = {name: score for name, score in scores.items() if score is not None}
-    return TestItems(metrics, found, predictions.index)
+    checksum = zlib.crc32(predictions.index.tobytes() + np.ascontiguousarray(predictions.truth).tobytes())
+    return TestItems(metrics, found, checksum)
 
 
 def _methods(experiment: "Experiment") -> list[str]:
