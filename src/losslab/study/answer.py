@@ -92,8 +92,17 @@ class Answer:
         if verdict == "undecided":
             needs = ", ".join(_about(outcome.seeds_needed) for outcome in found)
             return f"{names} {verb} undecided against {self.reference}: {needs} more seeds would be needed"
-        amounts = ", ".join(f"{outcome.row.label} by {self.format_difference(outcome.difference)}" for outcome in found)
-        return f"{amounts.replace(' by ', f' is {verdict} than {self.reference} by ', 1)}"
+        amounts = [self._amount(outcome.difference) for outcome in found]
+        first = f"{found[0].row.label} is {verdict} than {self.reference} by {amounts[0]}"
+        rest = [f"{outcome.row.label} by {amount}" for outcome, amount in zip(found[1:], amounts[1:], strict=True)]
+        return ", ".join([first, *rest])
+
+    def _amount(self, interval: Interval | None) -> str:
+        """Return the size of a difference for a sentence: "1.2 points (0.8 to 1.6)", "a factor of 1.2 (1.1 to 1.3)"."""
+        if not self.race.scale.by_ratio or interval is None:
+            return self.format_difference(interval)
+        mean, low, high = interval if interval.mean >= 1 else (1 / interval.mean, 1 / interval.high, 1 / interval.low)
+        return f"a factor of {mean:.3g} ({low:.3g} to {high:.3g})"
 
     def format_difference(self, interval: Interval | None, *, signed: bool = False) -> str:
         """Format a difference (a ratio) with its interval: "1.2 points (0.8 to 1.6)", or "×1.2 (1.1 to 1.3)"."""

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ from losslab.study.settings import (
     parameter_name,
     parse_groups,
 )
-from losslab.study.test_items import EvaluationJob, evaluate_run, read_items
+from losslab.study.test_items import EvaluationJob, evaluate_runs, read_items
 from losslab.study.tuning import TrialResult, Tuning, sides_to_extend
 from losslab.sweep.composing import Composer
 from losslab.sweep.state import Job, Sweep
@@ -341,8 +341,9 @@ class Study:
         if jobs:
             logger.info("evaluate      %d runs, for the scores of the test examples", len(jobs))
         console = get_console()
-        for job in track(jobs, "evaluate", console=console, transient=True, disable=not console.is_terminal):
-            spawn.run_in_subprocess(evaluate_run, job)
+        parts = list(batched(jobs, max(8, len(jobs) // 10)))  # each process imports torch's libraries for a second
+        for part in track(parts, "evaluate", console=console, transient=True, disable=not console.is_terminal):
+            spawn.run_in_subprocess(evaluate_runs, part)
         for (group, seed), file in files.items():
             items = read_items(file)
             if items is not None:
@@ -384,6 +385,12 @@ class Study:
             _duration(most * seconds),
         )
         logger.info("plan          estimated from the first runs; runs that train as one group take less")
+
+
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield parts of a sequence, each of `size` items, of which the last may be smaller."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def job_overrides(group: Group, trial: Trial, seed: int) -> list[str]:

@@ -7,7 +7,7 @@ tell how much a difference would change with another test set of the same size.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -72,14 +72,15 @@ class EvaluationJob(NamedTuple):
     """Whether to fit methods after training."""
 
 
-def evaluate_run(job: EvaluationJob) -> None:
-    """Evaluate a run, and write its file. Called in a worker, because it imports torch."""
-    items = _evaluate(job)
-    content = BytesIO()
-    scores: dict[str, Any] = {f"score:{name}": score.astype(np.float32) for name, score in items.scores.items()}
-    np.savez(content, checksum=np.array(items.checksum), metrics=np.array(json.dumps(items.metrics)), **scores)
-    job.file.parent.mkdir(exist_ok=True)
-    atomic.write_bytes(job.file, content.getvalue())
+def evaluate_runs(jobs: Sequence[EvaluationJob]) -> None:
+    """Evaluate runs, and write a file for each. Called in a worker, because it imports torch."""
+    for job in jobs:
+        items = _evaluate(job)
+        content = BytesIO()
+        scores: dict[str, Any] = {f"score:{name}": score.astype(np.float32) for name, score in items.scores.items()}
+        np.savez(content, checksum=np.array(items.checksum), metrics=np.array(json.dumps(items.metrics)), **scores)
+        job.file.parent.mkdir(exist_ok=True)
+        atomic.write_bytes(job.file, content.getvalue())
 
 
 def _evaluate(job: EvaluationJob) -> TestItems:
