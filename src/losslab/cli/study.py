@@ -14,8 +14,7 @@ from losslab.cli.process import one_line_errors
 from losslab.errors import LabError
 from losslab.io.untrusted import read_json
 from losslab.runs import trust
-from losslab.study.settings import Settings, parse_groups
-from losslab.study.sweeper import STUDY
+from losslab.study.settings import Settings, expand_groups
 from losslab.sweep.resume import FLAGS
 from losslab.training.config import ProcessContext, compose
 from losslab.training.distributed import spawn
@@ -75,9 +74,9 @@ def _continued(folder: Path, changes: Sequence[str]) -> list[str]:
     Raises:
         LabError: the folder is not that of a study, or its command would run code that the user does not trust.
     """
-    file = folder / STUDY
+    file = folder / runs.STUDY
     if not file.is_file():
-        raise LabError(f"resume={folder}: there is no study in this folder (it has no {STUDY})")
+        raise LabError(f"resume={folder}: there is no study in this folder (it has no {runs.STUDY})")
     content = read_json(file)
     recorded = content.get("command") if isinstance(content, dict) else None
     if not isinstance(recorded, list) or not all(isinstance(each, str) for each in recorded):
@@ -112,8 +111,8 @@ def _check_trust(recorded: Sequence[str], file: Path, changes: Sequence[str]) ->
     parser = OverridesParser.create()
     more: list[Any] = [text for each in settings for text in cast("list[Any]", parser.parse_override(each).value())]
     arguments = [each for each in recorded if not each.startswith((_SETTING, "hydra."))]
-    for group in parse_groups(arguments, Settings(groups=[str(text) for text in more])):
-        config = compose(list(group.overrides), run_dir=str(file.parent / "run"))
+    for overrides in expand_groups(arguments, Settings(groups=[str(text) for text in more])):
+        config = compose(list(overrides), run_dir=str(file.parent / "run"))
         spawn.run_in_subprocess(trust.check_targets, config, file, trusted)
         trust.check_write_paths(config, file.parent / "run", trusted)
 

@@ -124,6 +124,9 @@ def _resume(arguments: Sequence[str], context: ProcessContext) -> None:
     trusted = trust.parse_packages([package.strip() for package in packages if package.strip()])
     if trusted:
         add_working_directory_to_path()
+    study = next((folder for folder in (path, path.parent) if (folder / runs.STUDY).is_file()), None)
+    if study is not None:
+        raise LabError(f"{path} belongs to a study: continue it with losslab study resume={runs.display_path(study)}")
     if not recorded.is_sweep(path):
         register()
         _resume_run(RunFolder(path, trusted), settings)

@@ -27,6 +27,11 @@ SWEEP/fused/N/parts.json    the members of each part, if the group was divided t
 SWEEP/fused/N/results.json  how each of these jobs ended; exists only if the group has ended
 SWEEP/fused/N/checkpoints/  while the group trains: last.ckpt and previous.ckpt, from which it resumes
 
+STUDY/tune/, STUDY/race/    the sweeps of a study
+STUDY/study.json            the command of the study, and its results once it has ended
+STUDY/answer.md, .csv       the answer, with figures next to it
+STUDY/test_items/*.npz      the scores of the test examples of each run in the race
+
 Modules: `folder` (paths and readers of a run, search for runs), `config` (validation and identity of configurations),
 `trust` (names and paths that an untrusted configuration may contain), `renames` (old names of classes), `lock` (claims
 and locks folders), `sweep_summary` (states of jobs), `resume_checkpoint` (finds the newest intact one; imports torch).
@@ -36,6 +41,7 @@ from losslab.io.atomic import write_json
 from losslab.io.untrusted import read_text
 from losslab.runs.folder import (
     JOBS,
+    STUDY,
     SUMMARY,
     FoundRuns,
     RunFolder,
@@ -49,7 +55,7 @@ from losslab.runs.folder import (
 from losslab.runs.lock import FolderTakenError, claim, discard, discard_sweep, lock, lock_all
 
 __all__ = [
-    "JOBS", "SUMMARY", "FolderTakenError", "FoundRuns", "RunFolder", "check_name", "claim", "default_name",
+    "JOBS", "STUDY", "SUMMARY", "FolderTakenError", "FoundRuns", "RunFolder", "check_name", "claim", "default_name",
     "default_run_dir", "discard", "discard_sweep", "display_path", "find_runs", "lock", "lock_all", "read_text",
     "timestamp", "write_json",
 ]  # fmt: skip

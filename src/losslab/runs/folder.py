@@ -24,6 +24,8 @@ SUMMARY = "summary.json"
 """The file in a sweep's folder that lists the states of its jobs."""
 JOBS = "jobs.json"
 """The file in a sweep's folder that lists the resolved configurations of its jobs. `resume=` reads it."""
+STUDY = "study.json"
+"""The file in a study's folder that records its command and its results. The study's sweeps are in this folder."""
 
 _IMAGE_FOLDER = "losslab.data.image_folder.ImageFolder"
 _UNQUOTED_ITEM = re.compile(r"- [\w+~][^:#]*$")

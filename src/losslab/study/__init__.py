@@ -8,9 +8,4 @@ test_items    evaluates the runs again: methods that are fitted after training, 
 answer        the sentence, the table and the protocol, and their files
 figures       the figures of the race, the tuning, and one learning rate for all
 sweeper       the Hydra sweeper that runs a study; imports no torch
-
-STUDY/study.json           the command, and the results once the study has ended
-STUDY/tune/, STUDY/race/   the runs, each an ordinary sweep
-STUDY/answer.md, .csv      the answer
-STUDY/*.png                its figures
 """

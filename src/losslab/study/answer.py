@@ -294,7 +294,7 @@ def write_answer(answer: Answer, folder: Path) -> None:
     """Write answer.md, answer.csv and the results in study.json."""
     atomic.write_bytes(folder / ANSWER, answer.markdown().encode())
     atomic.write_bytes(folder / "answer.csv", answer.csv().encode())
-    runs.write_json(folder / "study.json", {"command": list(answer.command), **answer.results()})
+    runs.write_json(folder / runs.STUDY, {"command": list(answer.command), **answer.results()})
 
 
 def mean_seconds(durations: Mapping[tuple[int, int], float]) -> dict[int, float]:

@@ -107,6 +107,16 @@ def parse_groups(arguments: Sequence[str], settings: Settings) -> list[Group]:
     Raises:
         LabError: there are fewer than two groups, a group occurs twice, or a sweep is over a seed or a tuned parameter.
     """
+    groups = expand_groups(arguments, settings)
+    if len(groups) < 2:
+        raise LabError("a study compares at least two groups: name several losses, as in loss=cross_entropy,focal")
+    if len(set(map(frozenset, groups))) < len(groups):
+        raise LabError("a group occurs twice: name each group once")
+    return [Group(overrides, label) for overrides, label in zip(groups, _labels(groups), strict=True)]
+
+
+def expand_groups(arguments: Sequence[str], settings: Settings) -> list[tuple[str, ...]]:
+    """Return the overrides of each group of a command, as `parse_groups` does. Without groups, return [arguments]."""
     parser = OverridesParser.create()
     # Of several overrides with one key, the last counts, as in Hydra's basic sweeper.
     parsed = list({each.get_key_element(): each for each in parser.parse_overrides(list(arguments))}.values())
@@ -117,7 +127,8 @@ def parse_groups(arguments: Sequence[str], settings: Settings) -> list[Group]:
         if override.is_sweep_override() and override.key_or_group in tuned:
             raise LabError(f"{override.key_or_group} is tuned: give one value, or leave it out of study.tune")
     options = [_values(override) for override in parsed]
-    groups = [tuple(combination) for combination in product(*options)] if any(len(o) > 1 for o in options) else []
+    swept = any(len(option) > 1 for option in options)
+    groups = list(product(*options)) if swept or not settings.groups else []
     common = [option[0] for option in options if len(option) == 1]
     for text in settings.groups:
         if not isinstance(text, str) or not text.strip():
@@ -126,11 +137,7 @@ def parse_groups(arguments: Sequence[str], settings: Settings) -> list[Group]:
         keys = {override.get_key_element() for override in own}
         kept = [each for each in common if parser.parse_override(each).get_key_element() not in keys]
         groups.append((*kept, *text.split()))
-    if len(groups) < 2:
-        raise LabError("a study compares at least two groups: name several losses, as in loss=cross_entropy,focal")
-    if len(set(map(frozenset, groups))) < len(groups):
-        raise LabError("a group occurs twice: name each group once")
-    return [Group(overrides, label) for overrides, label in zip(groups, _labels(groups), strict=True)]
+    return groups
 
 
 def _values(override: Override) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.plugins import Plugins
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich import get_console
@@ -45,8 +44,6 @@ logger = logging.getLogger("losslab")
 
 ITEMS = "test_items"
 """The folder in the folder of a study with the scores of the test examples of each run."""
-STUDY = "study.json"
-"""The file in the folder of a study that records its command, and its results once it has ended."""
 
 
 _PLAIN_LOSSES = ("cross_entropy", "bce")
@@ -75,7 +72,7 @@ class Run(NamedTuple):
         return self.metrics[metric]
 
 
-class StudySweeper(Sweeper):
+class StudySweeper:
     """Runs a study of the groups on the command line.
 
     Args:
@@ -90,7 +87,7 @@ class StudySweeper(Sweeper):
         """Store the objects that Hydra passes to a sweeper."""
         self._hydra_context, self._task, self._config = hydra_context, task_function, config
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, arguments: list[str]) -> list[Any]:
         """Run the study, or continue it if its folder contains runs."""
         settings = Settings(**OmegaConf.to_container(OmegaConf.create(self._settings), resolve=True))  # type: ignore[arg-type]
         groups = parse_groups([*(f"{key}={value}" for key, value in self._params.items()), *arguments], settings)
@@ -116,6 +113,7 @@ class StudySweeper(Sweeper):
             if context.sweep is not None:
                 context.sweep.write()
             context.sweep = None  # otherwise the process would log it as an ordinary sweep
+        return []
 
 
 class Stage:
@@ -196,7 +194,11 @@ class Study:
 
     def run(self) -> None:
         """Run all parts of the study."""
-        runs.write_json(self.folder / STUDY, {"command": list(self.command)})
+        if self.settings.reference is not None:
+            find_group(self.groups, self.settings.reference)
+        if self.settings.metric is not None:
+            Scale.of(self.settings.metric, self.settings.margin)
+        runs.write_json(self.folder / runs.STUDY, {"command": list(self.command)})
         logger.info("study folder  %s", runs.display_path(self.folder))
         self._log_plan(self._time_first_runs())
         if self.settings.dry_run:

@@ -1,0 +1,203 @@
+"""Studies from the command line, with real runs: the answer, kills, later additions, and wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from processes import ROOT, TRAIN, VERB, python, wait_for
+
+SHORT = (
+    "model=linear", "data=linear_synthetic", "noise=outliers", "trainer=cpu", "trainer.max_epochs=3", "logger=none",
+    "study.tune_seeds=1", "study.first_seeds=2", "study.max_seeds=4",
+)  # fmt: skip
+LOSSES = "loss=mse,l1,huber"
+
+
+def study(*arguments, cwd):
+    done = python(*VERB, "study", *arguments, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
+
+
+def results(folder):
+    return json.loads((folder / "study.json").read_text())
+
+
+def values(folder):
+    return {row["group"]: row["values"] for row in results(folder)["race"]}
+
+
+def finished_runs(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*/*/metrics.json")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    code, out, errors = study(*SHORT, LOSSES, "run_dir=done", cwd=folder)
+    assert code == 0, errors
+    return folder / "done", out
+
+
+def test_a_study_answers_in_a_sentence_with_a_table_and_files(undisturbed):
+    folder, out = undisturbed
+    page = (folder / "answer.md").read_text()
+    found = results(folder)
+    assert page.startswith(f"# {found['answer']}\n")
+    assert found["answer"].startswith("On linear_synthetic with linear, ")
+    assert " ".join(found["answer"].split()) in " ".join(out.split())
+    assert {row["group"] for row in found["race"]} == {"mse", "l1", "huber"}
+    assert {row["verdict"] for row in found["race"]} > {"reference"}
+    table = (folder / "answer.csv").read_text().splitlines()
+    assert len(table) == 4
+    assert table[0].startswith("group,tuned,n,mean,low,high,pairs,difference")
+
+
+def test_each_loss_gets_the_same_rates_and_is_raced_at_its_best_on_other_seeds(undisturbed):
+    folder, _ = undisturbed
+    found = results(folder)
+    rates = [[trial["values"]["optimizer.lr"] for trial in group["trials"]] for group in found["tuning"]]
+    assert len(rates[0]) >= 7
+    assert rates[0] == rates[1] == rates[2]
+    best = {group["group"]: group["best"]["optimizer.lr"] for group in found["tuning"]}
+    seeds = set()
+    for path in (folder / "race").glob("*/config.json"):
+        config = json.loads(path.read_text())
+        seeds.add(config["seed"])
+        assert config["optimizer"]["lr"] == best[config["choices"]["loss"]]
+    tuned = {json.loads(path.read_text())["seed"] for path in (folder / "tune").glob("*/config.json")}
+    assert tuned == {10_000}
+    assert max(seeds) < 10_000
+
+
+def test_compare_reads_the_race_as_any_sweep(undisturbed):
+    folder, _ = undisturbed
+    done = python(*VERB, "compare", "race", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "3 groups" in done.stdout
+
+
+def test_a_finished_study_is_answered_again_without_training(undisturbed):
+    folder, _ = undisturbed
+    before = finished_runs(folder), values(folder)
+    code, _, errors = study(f"resume={folder}", cwd=folder)
+    assert code == 0, errors
+    assert (finished_runs(folder), values(folder)) == before
+
+
+def test_a_killed_study_continues_where_it_was(undisturbed, tmp_path):
+    command = [sys.executable, *VERB, "study", *SHORT, LOSSES, "run_dir=killed"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+        assert wait_for(lambda: len(finished_runs(tmp_path / "killed")) >= 3, 120)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    before = finished_runs(tmp_path / "killed")
+    code, _, errors = study("resume=killed", cwd=tmp_path)
+    assert code == 0, errors
+    assert before.items() <= finished_runs(tmp_path / "killed").items()
+    found, expected = values(tmp_path / "killed"), values(undisturbed[0])
+    assert found.keys() == expected.keys()
+    for group, by_seed in expected.items():
+        assert found[group] == pytest.approx(by_seed, rel=1e-3)
+
+
+def test_losses_and_seeds_are_added_later_without_repeating_runs(undisturbed, tmp_path):
+    code, _, errors = study(*SHORT, "loss=mse,l1", "study.max_seeds=2", "run_dir=grown", cwd=tmp_path)
+    assert code == 0, errors
+    before = finished_runs(tmp_path / "grown")
+    code, _, errors = study("resume=grown", LOSSES, "study.max_seeds=4", cwd=tmp_path)
+    assert code == 0, errors
+    assert before.items() <= finished_runs(tmp_path / "grown").items()
+    found, expected = values(tmp_path / "grown"), values(undisturbed[0])
+    for group, by_seed in expected.items():
+        common = found[group].keys() & by_seed.keys()
+        assert common
+        assert [found[group][seed] for seed in common] == pytest.approx([by_seed[seed] for seed in common], rel=1e-3)
+
+
+def test_a_dry_run_trains_one_run_per_loss_and_says_how_many_follow(tmp_path):
+    code, out, errors = study(*SHORT, LOSSES, "--dry-run", "run_dir=plan", cwd=tmp_path)
+    assert code == 0, errors
+    assert len(finished_runs(tmp_path / "plan")) == 3
+    assert "3 groups, 21 trials in all, 1 seeds = 21 runs, about " in out
+    assert "race: 6 to 12 runs, about " in out
+    assert not (tmp_path / "plan" / "answer.md").exists()
+
+
+def test_a_loss_that_diverges_at_every_rate_is_out_of_the_race(tmp_path):
+    groups = "study.groups=['loss=l1','loss=mse optimizer.lr=1e8']"
+    code, out, errors = study(*SHORT, groups, "run_dir=diverged", cwd=tmp_path)
+    assert code == 0, errors
+    rows = {row["group"]: row for row in results(tmp_path / "diverged")["race"]}
+    assert rows["mse optimizer.lr=1e8"]["verdict"] == "diverged"
+    assert rows["l1"]["verdict"] == "reference"
+    assert "mse optimizer.lr=1e8 diverged" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["loss=mse"], "at least two groups"),
+        (["loss=mse,l1", "seed=1"], "a study chooses its seeds"),
+        (["loss=mse,l1", "optimizer.lr=0.1,0.2"], "optimizer.lr is tuned"),
+        (["loss=mse,l1", "study.max_sead=3"], "there is no setting study.max_sead"),
+        (["loss=mse,l1", "study.max_seeds=none"], "study.max_seeds must be an integer"),
+        (["loss=mse,l1", "study.first_seeds=9"], "study.max_seeds=4 is below study.first_seeds=9"),
+        (["loss=mse,l1", "study.reference=huber"], "study.reference=huber matches no group"),
+        (["loss=mse,l1", "study.metric=foo"], "foo are better is not known"),
+        (["loss=mse,l1", "study.tune=[lr]"], "study.tune must list config keys"),
+        (["loss=mse,nope"], "there is no loss=nope"),
+        (["resume=missing"], "there is no study in this folder"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line_before_anything_is_trained(tmp_path, arguments, said):
+    code, _, errors = study(*SHORT, *arguments, "run_dir=wrong", cwd=tmp_path)
+    assert code == 1
+    assert said in errors
+    assert len(errors.strip().splitlines()) <= 2
+    assert "Traceback" not in errors
+    assert not [*tmp_path.rglob("config.json")]
+
+
+def test_a_loss_that_does_not_fit_the_data_is_named(tmp_path):
+    code, _, errors = study(*SHORT, "loss=mse,cross_entropy", "run_dir=wrong", cwd=tmp_path)
+    assert code == 1
+    assert "loss CrossEntropy takes index or probabilities targets" in errors
+
+
+@pytest.mark.parametrize("part", [".", "race"])
+def test_a_study_is_not_continued_as_a_sweep(undisturbed, part):
+    done = python(*TRAIN, f"resume={undisturbed[0] / part}", cwd=undisturbed[0])
+    assert done.returncode == 1
+    assert "belongs to a study: continue it with losslab study resume=" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("loss._target_=os.system", "os.system"),
+        ("+callbacks.evil._target_=subprocess.run", "subprocess.run"),
+        ("hydra.callbacks.evil._target_=os.system", "hydra.callbacks.evil._target_"),
+        ("+hydra.callbacks.evil._target_=os.system", "hydra.callbacks.evil._target_"),
+    ],
+)
+def test_the_folder_of_a_study_cannot_name_code_to_run(tmp_path, override, said):
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    command = [*SHORT, "loss=mse,l1", override]
+    (folder / "study.json").write_text(json.dumps({"command": command}))
+    code, _, errors = study("resume=foreign", cwd=tmp_path)
+    assert code == 1
+    assert said in errors
+    assert not [*folder.rglob("config.json")]
+
+
+def test_help_names_every_setting():
+    from losslab.study.settings import Settings
+
+    code, out, _ = study("--help", cwd=ROOT)
+    assert code == 0
+    assert all(f"study.{name}:" in out for name in Settings.__dataclass_fields__)
