@@ -361,7 +361,7 @@ class Study:
         sign = 1 if self.scale.higher_is_better else -1
         left = [
             (sign * tuning.best_result.mean, -index)
-            for index, (tuning, row) in enumerate(zip(tunings, rows, strict=True))
+            for index, (tuning, row) in enumerate(zip(tunings, rows, strict=False))  # not the methods after training
             if not row.diverged and tuning.best_result is not None and tuning.best_result.mean is not None
         ]
         if not left:
