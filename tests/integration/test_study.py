@@ -14,6 +14,7 @@ SHORT = (
     "study.tune_seeds=1", "study.first_seeds=2", "study.max_seeds=4",
 )  # fmt: skip
 LOSSES = "loss=mse,l1,huber"
+DIVERGING = "study.groups=['loss=mse optimizer.lr=1e8']"
 
 
 def study(*arguments, cwd):
@@ -36,7 +37,7 @@ def finished_runs(folder):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    code, out, errors = study(*SHORT, LOSSES, "run_dir=done", cwd=folder)
+    code, out, errors = study(*SHORT, LOSSES, DIVERGING, "run_dir=done", cwd=folder)
     assert code == 0, errors
     return folder / "done", out
 
@@ -48,20 +49,24 @@ def test_a_study_answers_in_a_sentence_with_a_table_and_files(undisturbed):
     assert page.startswith(f"# {found['answer']}\n")
     assert found["answer"].startswith("On linear_synthetic with linear, ")
     assert " ".join(found["answer"].split()) in " ".join(out.split())
-    assert {row["group"] for row in found["race"]} == {"mse", "l1", "huber"}
-    assert {row["verdict"] for row in found["race"]} > {"reference"}
+    verdicts = {row["group"]: row["verdict"] for row in found["race"]}
+    assert verdicts.keys() == {"mse", "l1", "huber", "mse optimizer.lr=1e8"}
+    assert verdicts["mse optimizer.lr=1e8"] == "diverged"
+    assert "mse optimizer.lr=1e8 diverged" in found["answer"]
+    assert [*verdicts.values()].count("reference") == 1
     table = (folder / "answer.csv").read_text().splitlines()
-    assert len(table) == 4
+    assert len(table) == 5
     assert table[0].startswith("group,tuned,n,mean,low,high,pairs,difference")
 
 
 def test_each_loss_gets_the_same_rates_and_is_raced_at_its_best_on_other_seeds(undisturbed):
     folder, _ = undisturbed
     found = results(folder)
-    rates = [[trial["values"]["optimizer.lr"] for trial in group["trials"]] for group in found["tuning"]]
+    tuning = [group for group in found["tuning"] if group["group"] != "mse optimizer.lr=1e8"]
+    rates = [[trial["values"]["optimizer.lr"] for trial in group["trials"]] for group in tuning]
     assert len(rates[0]) >= 7
     assert rates[0] == rates[1] == rates[2]
-    best = {group["group"]: group["best"]["optimizer.lr"] for group in found["tuning"]}
+    best = {group["group"]: group["best"]["optimizer.lr"] for group in tuning}
     seeds = set()
     for path in (folder / "race").glob("*/config.json"):
         config = json.loads(path.read_text())
@@ -76,26 +81,18 @@ def test_compare_reads_the_race_as_any_sweep(undisturbed):
     folder, _ = undisturbed
     done = python(*VERB, "compare", "race", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "3 groups" in done.stdout
+    assert "in 3 groups" in done.stdout
 
 
-def test_a_finished_study_is_answered_again_without_training(undisturbed):
-    folder, _ = undisturbed
-    before = finished_runs(folder), values(folder)
-    code, _, errors = study(f"resume={folder}", cwd=folder)
-    assert code == 0, errors
-    assert (finished_runs(folder), values(folder)) == before
-
-
-def test_a_killed_study_continues_where_it_was(undisturbed, tmp_path):
-    command = [sys.executable, *VERB, "study", *SHORT, LOSSES, "run_dir=killed"]
+def test_a_killed_study_continues_with_more_losses_and_seeds_and_repeats_no_run(undisturbed, tmp_path):
+    command = [sys.executable, *VERB, "study", *SHORT, "loss=mse,l1", "study.max_seeds=2", "run_dir=killed"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
-        assert wait_for(lambda: len(finished_runs(tmp_path / "killed")) >= 3, 120)
+        assert wait_for(lambda: len(finished_runs(tmp_path / "killed")) >= 2, 120)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     before = finished_runs(tmp_path / "killed")
-    code, _, errors = study("resume=killed", cwd=tmp_path)
+    code, _, errors = study("resume=killed", LOSSES, "study.max_seeds=4", DIVERGING, cwd=tmp_path)
     assert code == 0, errors
     assert before.items() <= finished_runs(tmp_path / "killed").items()
     found, expected = values(tmp_path / "killed"), values(undisturbed[0])
@@ -104,37 +101,13 @@ def test_a_killed_study_continues_where_it_was(undisturbed, tmp_path):
         assert found[group] == pytest.approx(by_seed, rel=1e-3)
 
 
-def test_losses_and_seeds_are_added_later_without_repeating_runs(undisturbed, tmp_path):
-    code, _, errors = study(*SHORT, "loss=mse,l1", "study.max_seeds=2", "run_dir=grown", cwd=tmp_path)
-    assert code == 0, errors
-    before = finished_runs(tmp_path / "grown")
-    code, _, errors = study("resume=grown", LOSSES, "study.max_seeds=4", cwd=tmp_path)
-    assert code == 0, errors
-    assert before.items() <= finished_runs(tmp_path / "grown").items()
-    found, expected = values(tmp_path / "grown"), values(undisturbed[0])
-    for group, by_seed in expected.items():
-        common = found[group].keys() & by_seed.keys()
-        assert common
-        assert [found[group][seed] for seed in common] == pytest.approx([by_seed[seed] for seed in common], rel=1e-3)
-
-
 def test_a_dry_run_trains_one_run_per_loss_and_says_how_many_follow(tmp_path):
     code, out, errors = study(*SHORT, LOSSES, "--dry-run", "run_dir=plan", cwd=tmp_path)
     assert code == 0, errors
     assert len(finished_runs(tmp_path / "plan")) == 3
-    assert "3 groups, 21 trials in all, 1 seeds = 21 runs, about " in out
+    assert "3 groups, 21 trials in all, 1 seed = 21 runs, about " in out
     assert "race: 6 to 12 runs, about " in out
     assert not (tmp_path / "plan" / "answer.md").exists()
-
-
-def test_a_loss_that_diverges_at_every_rate_is_out_of_the_race(tmp_path):
-    groups = "study.groups=['loss=l1','loss=mse optimizer.lr=1e8']"
-    code, out, errors = study(*SHORT, groups, "run_dir=diverged", cwd=tmp_path)
-    assert code == 0, errors
-    rows = {row["group"]: row for row in results(tmp_path / "diverged")["race"]}
-    assert rows["mse optimizer.lr=1e8"]["verdict"] == "diverged"
-    assert rows["l1"]["verdict"] == "reference"
-    assert "mse optimizer.lr=1e8 diverged" in out
 
 
 @pytest.mark.parametrize(
@@ -179,9 +152,7 @@ def test_a_study_is_not_continued_as_a_sweep(undisturbed, part):
     ("override", "said"),
     [
         ("loss._target_=os.system", "os.system"),
-        ("+callbacks.evil._target_=subprocess.run", "subprocess.run"),
         ("hydra.callbacks.evil._target_=os.system", "hydra.callbacks.evil._target_"),
-        ("+hydra.callbacks.evil._target_=os.system", "hydra.callbacks.evil._target_"),
     ],
 )
 def test_the_folder_of_a_study_cannot_name_code_to_run(tmp_path, override, said):

@@ -90,8 +90,8 @@ class Answer:
         if verdict == "diverged":
             return f"{names} diverged at {'its' if len(found) == 1 else 'their'} best learning rate"
         if verdict == "undecided":
-            needs = ", ".join(_about(outcome.seeds_needed) for outcome in found)
-            return f"{names} {verb} undecided against {self.reference}: {needs} more seeds would be needed"
+            needs = _join([_about(outcome.seeds_needed) for outcome in found])
+            return f"{names} {verb} undecided against {self.reference} ({needs} more seeds would be needed)"
         amounts = [self._amount(outcome.difference) for outcome in found]
         first = f"{found[0].row.label} is {verdict} than {self.reference} by {amounts[0]}"
         rest = [f"{outcome.row.label} by {amount}" for outcome, amount in zip(found[1:], amounts[1:], strict=True)]

@@ -256,10 +256,13 @@ class Race:
         if not undecided:
             return {}
         done = min(len(self.differences(row)) for row in undecided)
-        size = next((size for size in self.sizes if size > done), None)
-        if size is None:
-            return {}
         groups = {self.rows[self.reference].group, *(row.group for row in undecided)}
-        return {
-            group: [seed for seed in range(size) if seed not in self.rows[group].values] for group in sorted(groups)
-        }
+        own = {group: self.rows[group].values for group in sorted(groups)}
+        for size in self.sizes:
+            wanted: dict[int, Sequence[int]] = {
+                group: [seed for seed in range(size) if seed not in values] for group, values in own.items()
+            }
+            # A method after training may lack a seed, on which it could not be fitted.
+            if size > done and any(wanted.values()):
+                return wanted
+        return {}

@@ -58,8 +58,6 @@ class Run(NamedTuple):
     folder: Path | None
     config: Mapping[str, Any]
     """The resolved configuration."""
-    reused: bool
-    """Whether an earlier command trained it."""
 
     def value(self, metric: str) -> float | None:
         """Return the value of a metric; None if the run diverged. Raise a LabError if the run has no such metric."""
@@ -132,6 +130,8 @@ class Stage:
         self._composer = Composer(hydra_context.config_loader.load_sweep_config, config)
         self._sweep: Sweep | None = None
         self._count = 0
+        self.pace = 0.0
+        """The seconds per run of the latest runs, which several at a time or as one group may have; 0 before them."""
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """Compose the configuration of a job without training it."""
@@ -150,20 +150,25 @@ class Stage:
         if not jobs:
             return []
         self._context.sweep = self._sweep
+        start = time.monotonic()
         self._launcher.launch([list(job) for job in jobs], self._count)
+        elapsed = time.monotonic() - start
         self._sweep = self._context.sweep
         self._sweep.write()
         ended = self._sweep.jobs[self._count :]
         self._count += len(jobs)
+        new = [job for job in ended if not job.reused]
+        # Of runs that an earlier command trained, only their own durations are known.
+        self.pace = elapsed / len(new) if new else sum(job.seconds for job in ended) / len(ended)
         return [self._result(job) for job in ended]
 
     @staticmethod
     def _result(job: Job) -> Run:
         if job.state is State.DONE:
-            return Run(job.metrics, job.seconds, job.folder, job.config or {}, job.reused)
+            return Run(job.metrics, job.seconds, job.folder, job.config or {})
         reason = str(job.reason)
         if job.state is State.FAILED and NonFiniteError.is_message(reason):
-            return Run({}, job.seconds, job.folder, job.config or {}, job.reused)
+            return Run({}, job.seconds, job.folder, job.config or {})
         raise LabError(f"{' '.join(job.overrides)}: {reason}")
 
 
@@ -200,7 +205,8 @@ class Study:
             Scale.of(self.settings.metric, self.settings.margin)
         runs.write_json(self.folder / runs.STUDY, {"command": list(self.command)})
         logger.info("study folder  %s", runs.display_path(self.folder))
-        self._log_plan(self._time_first_runs())
+        self._run_first()
+        self._log_plan()
         if self.settings.dry_run:
             logger.info("dry run       stopped; the first runs are kept for losslab study resume=%s", self.folder)
             return
@@ -229,19 +235,11 @@ class Study:
                 parameters.append(parameter)
         return Design.create(parameters, self.settings.trials or default_trials(len(self.settings.tune)))
 
-    def _time_first_runs(self) -> float:
-        """Train one run of each group, in the middle of its trials, and return the seconds per run.
-
-        An error in a configuration is found here.
-        """
+    def _run_first(self) -> None:
+        """Train one run of each group, in the middle of its trials, to check the configuration and to time it."""
         first = [(index, design.trials[(len(design.trials) - 1) // 2]) for index, design in enumerate(self.designs)]
         logger.info("first runs    %d groups, one run each, to check and to time them", len(self.groups))
-        start = time.monotonic()
-        found = self._run_trials(first, [FIRST_TUNING_SEED])
-        elapsed = time.monotonic() - start
-        trained = sum(run.seconds for run in found if not run.reused)
-        # Of runs that an earlier command trained, only the durations are known. Several may have run at once.
-        return elapsed / len(found) if trained else sum(run.seconds for run in found) / len(found)
+        self._run_trials(first, [FIRST_TUNING_SEED])
 
     def _run_trials(self, trials: Sequence[tuple[int, Trial]], seeds: Sequence[int]) -> list[Run]:
         wanted = [(group, trial, seed) for group, trial in trials for seed in seeds]
@@ -256,6 +254,8 @@ class Study:
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.settings.tune_seeds)
         trials = [(index, trial) for index, design in enumerate(self.designs) for trial in design.trials]
         while True:
+            count = len(trials) * len(seeds)
+            logger.info("tune          %d runs, %s", count, self._time_for(count))
             self._run_trials(trials, seeds)
             tunings = [self._tuning(index, seeds) for index in range(len(self.groups))]
             sides = sides_to_extend(tunings) if all(design.may_extend for design in self.designs) else []
@@ -312,7 +312,9 @@ class Study:
 
     def _run_round(self, race: Race, tunings: Sequence[Tuning], seeds: Mapping[int, Sequence[int]]) -> None:
         wanted = [(group, seed) for group, each in seeds.items() for seed in each]
-        logger.info("race          %s", _round_text(race, seeds, self.groups))
+        count = len(wanted)
+        about = f"{count} runs, {self._time_for(count)}; undecided: {_undecided_text(race, seeds, self.groups)}"
+        logger.info("race          up to %d seeds: %s", max(map(max, filter(None, seeds.values()))) + 1, about)
         jobs = []
         for group, seed in wanted:
             best = tunings[group].best_result
@@ -370,23 +372,25 @@ class Study:
 
     # Messages
 
-    def _log_plan(self, seconds: float) -> None:
+    def _log_plan(self) -> None:
         """Log the numbers of runs of all parts, and how long they take if each takes as long as the first runs."""
         settings, count = self.settings, len(self.groups)
         trials = sum(len(design.trials) for design in self.designs)
         tune, first, most = trials * settings.tune_seeds, count * settings.first_seeds, count * settings.max_seeds
+        seeds = "1 seed" if settings.tune_seeds == 1 else f"{settings.tune_seeds} seeds"
+        race = f"{first} runs, {self._time_for(first)}"
+        if most > first:
+            race = f"{first} to {most} runs, {self._time_for(first)} to {self._time_for(most)}"
         logger.info(
-            "plan          tune: %d groups, %d trials in all, %d seeds = %d runs, about %s",
-            count, trials, settings.tune_seeds, tune, _duration(tune * seconds),
+            "plan          tune: %d groups, %d trials in all, %s = %d runs, %s",
+            count, trials, seeds, tune, self._time_for(tune),
         )  # fmt: skip
-        logger.info(
-            "plan          race: %d to %d runs, about %s to %s",
-            first,
-            most,
-            _duration(first * seconds),
-            _duration(most * seconds),
-        )
-        logger.info("plan          estimated from the first runs; runs that train as one group take less")
+        logger.info("plan          race: %s", race)
+        logger.info("plan          if each run takes as long as the first; those that train as one group take less")
+
+    def _time_for(self, count: int) -> str:
+        """Return how long a number of runs takes at the pace of the latest runs."""
+        return f"about {_duration(count * (self._race.pace or self._tune.pace))}"
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -430,12 +434,9 @@ def _shared(values: Sequence[Any]) -> Any:
     return values[0] if all(value == values[0] for value in values) else None
 
 
-def _round_text(race: Race, seeds: Mapping[int, Sequence[int]], groups: Sequence[Group]) -> str:
-    count = sum(map(len, seeds.values()))
-    last = max(max(each, default=0) for each in seeds.values()) + 1
+def _undecided_text(race: Race, seeds: Mapping[int, Sequence[int]], groups: Sequence[Group]) -> str:
     undecided = [groups[group].label for group in seeds if group != race.rows[race.reference].group]
-    named = ", ".join(undecided) if len(undecided) <= 4 else f"{len(undecided)} groups"
-    return f"up to {last} seeds: {count} runs; undecided: {named}"
+    return ", ".join(undecided) if len(undecided) <= 4 else f"{len(undecided)} groups"
 
 
 def _duration(seconds: float) -> str:
