@@ -81,16 +81,11 @@ def _continued(folder: Path, changes: Sequence[str]) -> list[str]:
     recorded = content.get("command") if isinstance(content, dict) else None
     if not isinstance(recorded, list) or not all(isinstance(each, str) for each in recorded):
         raise LabError(f"{file} does not record the command of the study: type it again with run_dir={folder}")
-    changed = {each.lstrip("+~").partition("=")[0] for each in changes} | {
-        "run_dir",
-        "resume",
-        "trust",
-        "study.dry_run",
-    }
-    kept = [each for each in recorded if each.lstrip("+~").partition("=")[0] not in changed]
-    for each in kept:
-        key = each.lstrip("+~").partition("=")[0].partition("@")[0]
-        if key.startswith(("hydra", "-")) and key not in _RECORDED_SETTINGS:
+    left_out = {*map(_key, changes), "run_dir", "resume", "trust", "study.dry_run"}
+    kept = [each for each in recorded if _key(each) not in left_out]
+    for key in map(_key, kept):
+        is_hydra = key.startswith(("hydra", "-")) and key not in _RECORDED_SETTINGS
+        if is_hydra or key in {"data.url", "data.verify"}:
             raise LabError(f"{file} sets {key}, which is not read from a folder: type the command again")
     _check_trust(kept, file, changes)
     return [*kept, *changes]
@@ -103,10 +98,9 @@ def _key(argument: str) -> str:
 
 def _check_trust(recorded: Sequence[str], file: Path, changes: Sequence[str]) -> None:
     """Raise a LabError if the recorded command names classes or paths that a folder must not name."""
-    packages = (
-        next((each.partition("=")[2] for each in changes if each.startswith("trust=")), "").strip("[]").split(",")
-    )
-    trusted = trust.parse_packages([package.strip() for package in packages if package.strip()])
+    named = next((each.partition("=")[2] for each in changes if each.startswith("trust=")), "")
+    packages = [package.strip() for package in named.strip("[]").split(",")]
+    trusted = trust.parse_packages([package for package in packages if package])
     settings = [each.removeprefix(_SETTING) for each in recorded if each.startswith(_SETTING + "groups=")]
     parser = OverridesParser.create()
     more: list[Any] = [text for each in settings for text in cast("list[Any]", parser.parse_override(each).value())]

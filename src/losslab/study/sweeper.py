@@ -1,24 +1,20 @@
 """The Hydra sweeper that runs a study: tunes each group, races the groups, and writes the answer. Imports no torch."""
 
 import contextlib
-import dataclasses
 import logging
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 from rich.progress import track
 
 from losslab import runs
-from losslab.errors import LabError, NonFiniteError
+from losslab.errors import LabError
 from losslab.io.tables import terminal_table, wrap_text
-from losslab.runs.sweep_summary import State
+from losslab.io.untrusted import read_json
 from losslab.study.answer import ANSWER, Answer, mean_seconds, write_answer
 from losslab.study.race import Race, Row, Scale
 from losslab.study.settings import (
@@ -33,10 +29,9 @@ from losslab.study.settings import (
     parameter_name,
     parse_groups,
 )
+from losslab.study.stage import Run, Stage
 from losslab.study.test_items import EvaluationJob, evaluate_runs, read_items
 from losslab.study.tuning import TrialResult, Tuning, sides_to_extend
-from losslab.sweep.composing import Composer
-from losslab.sweep.state import Job, Sweep
 from losslab.training.config import ProcessContext
 from losslab.training.distributed import spawn
 
@@ -44,30 +39,8 @@ logger = logging.getLogger("losslab")
 
 ITEMS = "test_items"
 """The folder in the folder of a study with the scores of the test examples of each run."""
-
-
 _PLAIN_LOSSES = ("cross_entropy", "bce")
-
-
-class Run(NamedTuple):
-    """A run of a study that has ended."""
-
-    metrics: Mapping[str, float]
-    """The final metrics; empty if the run diverged."""
-    seconds: float
-    folder: Path | None
-    config: Mapping[str, Any]
-    """The resolved configuration."""
-
-    def value(self, metric: str) -> float | None:
-        """Return the value of a metric; None if the run diverged. Raise a LabError if the run has no such metric."""
-        if not self.metrics:
-            return None
-        if metric not in self.metrics:
-            split = metric.partition("/")[0]
-            names = sorted(name.partition("/")[2] for name in self.metrics if name.startswith(f"{split}/"))
-            raise LabError(f"these runs have no metric {metric}: set study.metric to one of {', '.join(names)}")
-        return self.metrics[metric]
+"""The losses to whose runs methods after training are fitted."""
 
 
 class StudySweeper:
@@ -92,7 +65,7 @@ class StudySweeper:
         folder = Path(self._config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         context: ProcessContext = self._task.context  # type: ignore[attr-defined]
-        command = context.command or sys.argv[1:]
+        command = context.command or _as_typed(self._config.hydra.overrides)
         try:
             with runs.lock(folder):
                 stages = {
@@ -112,64 +85,6 @@ class StudySweeper:
                 context.sweep.write()
             context.sweep = None  # otherwise the process would log it as an ordinary sweep
         return []
-
-
-class Stage:
-    """The runs of one part of a study, in a sweep of their own."""
-
-    def __init__(self, folder: Path, hydra_context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
-        self.folder, self._task = folder, task
-        self._context: ProcessContext = task.context  # type: ignore[attr-defined]
-        config = config.copy()
-        with read_write(config), open_dict(config):
-            config.hydra.sweep.dir = str(folder)
-        # A launcher replaces a function of the context that it gets.
-        self._launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=dataclasses.replace(hydra_context), task_function=task, config=config
-        )
-        self._composer = Composer(hydra_context.config_loader.load_sweep_config, config)
-        self._sweep: Sweep | None = None
-        self._count = 0
-        self.pace = 0.0
-        """The seconds per run of the latest runs, which several at a time or as one group may have; 0 before them."""
-
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """Compose the configuration of a job without training it."""
-        return self._composer.compose(list(overrides), with_hydra=False)
-
-    def choices(self, overrides: Sequence[str]) -> Mapping[str, Any]:
-        """Return the choice of each group of the configuration."""
-        return self._composer.template(list(overrides))[0].choices
-
-    def run(self, jobs: Sequence[Sequence[str]]) -> list[Run]:
-        """Run jobs, and return their results in order. A run that diverged is a result like any other.
-
-        Raises:
-            LabError: a job failed for another reason.
-        """
-        if not jobs:
-            return []
-        self._context.sweep = self._sweep
-        start = time.monotonic()
-        self._launcher.launch([list(job) for job in jobs], self._count)
-        elapsed = time.monotonic() - start
-        self._sweep = self._context.sweep
-        self._sweep.write()
-        ended = self._sweep.jobs[self._count :]
-        self._count += len(jobs)
-        new = [job for job in ended if not job.reused]
-        # Of runs that an earlier command trained, only their own durations are known.
-        self.pace = elapsed / len(new) if new else sum(job.seconds for job in ended) / len(ended)
-        return [self._result(job) for job in ended]
-
-    @staticmethod
-    def _result(job: Job) -> Run:
-        if job.state is State.DONE:
-            return Run(job.metrics, job.seconds, job.folder, job.config or {})
-        reason = str(job.reason)
-        if job.state is State.FAILED and NonFiniteError.is_message(reason):
-            return Run({}, job.seconds, job.folder, job.config or {})
-        raise LabError(f"{' '.join(job.overrides)}: {reason}")
 
 
 class Study:
@@ -199,16 +114,22 @@ class Study:
 
     def run(self) -> None:
         """Run all parts of the study."""
+        earlier: dict[str, Any] = {}
         if self.settings.reference is not None:
             find_group(self.groups, self.settings.reference)
         if self.settings.metric is not None:
             Scale.of(self.settings.metric, self.settings.margin)
-        runs.write_json(self.folder / runs.STUDY, {"command": list(self.command)})
+        with contextlib.suppress(FileNotFoundError, LabError):
+            earlier = read_json(self.folder / runs.STUDY)  # results that are kept until there are new ones
+        runs.write_json(self.folder / runs.STUDY, {**earlier, "command": list(self.command)})
         logger.info("study folder  %s", runs.display_path(self.folder))
         self._run_first()
         self._log_plan()
         if self.settings.dry_run:
-            logger.info("dry run       stopped; the first runs are kept for losslab study resume=%s", self.folder)
+            logger.info(
+                "dry run       stopped; the first runs are kept for losslab study resume=%s",
+                runs.display_path(self.folder),
+            )
             return
         tunings = self.tune()
         race = self.race(tunings)
@@ -391,6 +312,12 @@ class Study:
     def _time_for(self, count: int) -> str:
         """Return how long a number of runs takes at the pace of the latest runs."""
         return f"about {_duration(count * (self._race.pace or self._tune.pace))}"
+
+
+def _as_typed(overrides: Any) -> list[str]:
+    """Return the command of `losslab study` for a study that was started with hydra/sweeper=study."""
+    settings = [text for text in overrides.hydra if text.startswith("hydra.sweeper.")]
+    return [*overrides.task, *(text.replace("hydra.sweeper.", "study.", 1) for text in settings)]
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
