@@ -215,6 +215,8 @@ def test_unwritable_summary_is_logged_once_and_the_end_names_the_command_to_comp
         assert not display.close(jobs)
         assert "does not record that all jobs are done: free some space, then " in caplog.messages[-1]
     assert display.close(jobs)
+    compare = f"losslab compare {jobs.folder}"
+    assert caplog.messages[-1] == f"compare     {compare}    (each row of the table is 1 seed)"
     assert [job["state"] for job in read_summary_rows(jobs.folder)] == ["done", "done"]
 
 

@@ -22,15 +22,15 @@ def values_of(situation: Situation, results: Sequence[Result]) -> Values:
 
 
 def table(situation: Situation, results: Sequence[Result]) -> str:
-    """Format a table with one row per label: means, and differences from the baseline."""
+    """Format a table with one row per label: the number of seeds, means, and differences from the baseline."""
     values = values_of(situation, results)
     versus = ["target share"] if situation.levels else ["difference from first row"] if situation.baseline else []
-    head = ["runs", *(cell for metric in situation.metrics for cell in (metric, *versus))]
+    head = ["runs", "n", *(cell for metric in situation.metrics for cell in (metric, *versus))]
     labels = sorted(values, key=lambda label: label != situation.baseline)
-    rows = [
-        [f"`{label}`", *(cell for metric in situation.metrics for cell in _cells(situation, values, label, metric))]
-        for label in labels
-    ]
+    rows = []
+    for label in labels:
+        cells = [cell for metric in situation.metrics for cell in _cells(situation, values, label, metric)]
+        rows.append([f"`{label}`", str(_seeds(values[label])), *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
@@ -54,6 +54,10 @@ def count_differences(situations: Sequence[Situation], results: Sequence[Result]
     """Count the differences on the page that have a verdict."""
     compared = [situation for situation in situations if situation.baseline]
     return sum(len(each.metrics) * (len(values_of(each, results)) - 1) for each in compared)
+
+
+def _seeds(values: dict[str, list[float]]) -> int:
+    return max(map(len, values.values()))
 
 
 def _cells(situation: Situation, values: Values, label: str, metric: str) -> list[str]:

@@ -26,7 +26,7 @@ page from the recorded results.
 _HOW = """\
 ## How to read the numbers
 
-- A value is the mean over the seeds ± half the width of its 95 % confidence interval (Student's t). The seed determines
+- A value is the mean over n seeds ± half the width of its 95 % confidence interval (Student's t). The seed determines
   the initial weights and the order of the batches. If the command sets `data.data_seed` or `data.split_seed`, the seed
   also determines the generated data or the split.
 - Two losses with the same seed have the same initial weights, batches and data, so differences are computed per seed.

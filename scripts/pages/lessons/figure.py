@@ -6,6 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from losslab.analysis.compare import Group, MetricComparison
+from losslab.analysis.compare.tables import seed_counts
 from losslab.io.figures import GREY, loss_styles, new_figure, save_png, set_integer_ticks
 from losslab.io.metric_names import direction
 from pages.experiments import Records, Result
@@ -111,7 +112,8 @@ def _draw_final(axes: "Axes", panel: Panel, comparison: MetricComparison, style:
     axes.set_ylim(len(groups) - 0.4, -0.6)
     mean = "geometric mean" if comparison.ratios else "mean"
     better = "higher" if direction(comparison.metric) == "max" else "lower"
-    axes.set_xlabel(f"{comparison.metric} ({better} is better): seeds, {mean}, 95 % interval", fontsize="small")
+    seeds = seed_counts([len(group.values(comparison.metric)) for group in groups])
+    axes.set_xlabel(f"{comparison.metric} ({better} is better): {seeds}, {mean}, 95 % interval", fontsize="small")
     axes.set_title("\n".join(wrap(panel.title, 52)), fontsize="small", loc="left")
     axes.tick_params(labelsize="small")
     axes.tick_params(axis="y", length=0)

@@ -130,11 +130,12 @@ def _log_values(result: "Evaluation", values: dict[str, float]) -> None:
     def short(values: dict[str, float]) -> dict[str, float]:
         return {name.replace("/soft/", "/"): value for name, value in values.items()}
 
+    examples = len(result.predictions)
     if result.calibrated is None:
-        log_metrics(short(values))
+        log_metrics(short(values), {result.request.split: examples})
     else:
         after = {name: value for name, value in result.calibrated.values.items() if name in values}
-        logger.info("%s", terminal_table(before_and_after(short(values), short(after)), width=100))
+        logger.info("%s", terminal_table(before_and_after(short(values), short(after), examples), width=100))
 
 
 def _log_calibration(calibrated: "Calibrated", predictions: "Predictions") -> None:

@@ -1,6 +1,7 @@
 """Logs the settings of a run before training and its results afterwards, and tables of metrics for all verbs."""
 
 import logging
+import math
 import shlex
 from collections.abc import Container
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from losslab.runs import trust
 from losslab.runs.config import added_callbacks, changed_settings
 from losslab.targets import Task
 from losslab.training.callbacks.checkpoint import find_checkpoint_callback
+from losslab.training.preflight import limited_batches
 
 if TYPE_CHECKING:
     from losslab.training.experiment import Experiment
@@ -94,7 +96,7 @@ def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
         best, monitor = results["best_epoch"], experiment.learner.monitor
         line = "best epoch  %d of %d by %s: the table shows the values of this epoch; test used its weights"
         logger.info(line, best, results["epochs"], monitor)
-    log_metrics(results)
+    log_metrics(results, {split: _count_examples(experiment, split) for split in SPLITS})
     _log_weights(experiment)
     profile = experiment.trainer.profiler.summary()  # type: ignore[attr-defined]
     if profile:
@@ -103,10 +105,19 @@ def log_results(experiment: "Experiment", results: dict[str, float]) -> None:
         logger.info("%-11s %s", "figures", runs.display_path(experiment.folder.figures))
 
 
-def log_metrics(results: dict[str, float]) -> None:
+def _count_examples(experiment: "Experiment", split: str) -> int:
+    """Return the number of examples with which the metrics of a split were measured."""
+    data = experiment.data
+    size = data.splits[data.val_split if split == "val" else split].size
+    batch = (data.batch_size if split == "train" else data.eval_batch_size) or max(1, size)
+    return min(size, batch * limited_batches(experiment.trainer, math.ceil(size / batch), split))
+
+
+def log_metrics(results: dict[str, float], examples: dict[str, int]) -> None:
     """Log the results named SPLIT/METRIC as a table with a row for each metric and a column for each split.
 
-    Metrics that callbacks logged under other names follow in a column of their own.
+    The first row has the number of `examples` of each split. Metrics that callbacks logged under other names follow in
+    a column of their own.
     """
     table: dict[str, dict[str, float]] = {}
     for name, value in results.items():
@@ -116,7 +127,8 @@ def log_metrics(results: dict[str, float]) -> None:
         elif name not in COUNTS:
             table.setdefault(name, {})["logged"] = value
     splits = [split for split in (*SPLITS, "logged") if any(split in values for values in table.values())]
-    rows = [["metric", *splits]]
+    counts = [f"{examples[split]:,}" if split in examples else "" for split in splits]
+    rows = [["metric", *splits], ["examples", *counts]]
     for metric, values in table.items():
         rows.append([metric, *(f"{values[split]:z.4f}" if split in values else "" for split in splits)])
     logger.info("%s", terminal_table(rows, width=_WIDTH))

@@ -1,6 +1,7 @@
 """The terminal output of a sweep: a live table of its running jobs, and a final table. Imports no torch."""
 
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -170,6 +171,9 @@ def close(sweep: Sweep | None) -> bool:
     summary, again = runs.display_path(sweep.folder / runs.SUMMARY), completing_command(sweep)
     if written:
         logger.info("summary     %s", summary)
+    if sweep.count(State.DONE) > 1:
+        compare = shlex.join(["losslab", "compare", str(runs.display_path(sweep.folder))])
+        logger.info("compare     %s    (each row of the table is 1 seed)", compare)
     unsuccessful = sweep.count(State.FAILED, State.INTERRUPTED)
     if unsuccessful:
         logger.error("%d of %d jobs are not done; to complete them: %s", unsuccessful, len(sweep.jobs), again)

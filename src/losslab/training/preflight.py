@@ -149,9 +149,9 @@ def check_schedule(learner: Learner, trainer: Trainer, batches: int) -> None:
         logger.warning("%s", line)
 
 
-def limited_batches(trainer: Trainer, batches: int) -> int:
-    """Return how many of the training batches of an epoch `trainer.limit_train_batches` leaves."""
-    limit = trainer.limit_train_batches
+def limited_batches(trainer: Trainer, batches: int, split: str = "train") -> int:
+    """Return how many of the batches of an epoch `trainer.limit_SPLIT_batches` leaves."""
+    limit = getattr(trainer, f"limit_{split}_batches")
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 

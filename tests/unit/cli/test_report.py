@@ -46,7 +46,21 @@ def test_the_header_names_what_is_made_and_the_settings_that_differ_from_the_fil
 def test_metrics_of_callbacks_are_in_the_table(caplog):
     caplog.set_level("INFO")
     results = {"epochs": 2, "val/loss": 0.5, "test/loss": 0.25, "auroc": 0.125, "test/auroc": 0.0625, "my/value": 3.0}
-    report.log_metrics(results)
+    report.log_metrics(results, {"train": 9, "val": 1234, "test": 5})
     rows = [line.split() for line in caplog.messages[-1].strip().splitlines()]
     assert rows[0] == ["metric", "val", "test", "logged"]
-    assert rows[2:] == [["loss", "0.5000", "0.2500"], ["auroc", "0.0625", "0.1250"], ["my/value", "3.0000"]]
+    assert rows[2:] == [
+        ["examples", "1,234", "5"],
+        ["loss", "0.5000", "0.2500"],
+        ["auroc", "0.0625", "0.1250"],
+        ["my/value", "3.0000"],
+    ]
+
+
+def test_the_examples_are_those_that_were_measured(build):
+    experiment = build("model=mlp", "data=digits", "trainer.limit_test_batches=2", "data.eval_batch_size=100")
+    experiment.data.setup()
+    counts = {split: report._count_examples(experiment, split) for split in ("train", "val", "test")}
+    assert counts == {"train": 1257, "val": 270, "test": 200}
+    experiment.data.val_split = "train"
+    assert report._count_examples(experiment, "val") == 1257

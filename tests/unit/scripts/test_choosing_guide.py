@@ -170,8 +170,8 @@ def test_a_table_has_means_differences_and_verdicts():
         Result("some", label, seed, "test/mse", value) for label in values for seed, value in enumerate(values[label])
     ]
     shown = tables.table(situation(Sweep(("loss=l1,mse",))), results).splitlines()
-    assert shown[2].startswith("| `loss=mse` | 2.0 ± 2.5 |")
-    assert shown[3] == "| `loss=l1` | 2.5 ± 2.4 | +0.50 ± 0.25: worse |"
+    assert shown[2].startswith("| `loss=mse` | 3 | 2.0 ± 2.5 |")
+    assert shown[3] == "| `loss=l1` | 3 | 2.5 ± 2.4 | +0.50 ± 0.25: worse |"
 
 
 @pytest.mark.parametrize(("loss", "error"), [("mse", 1.0), ("gaussian_nll", 0.0)])

@@ -182,9 +182,11 @@ def evaluation_settings(evaluation: Evaluation) -> dict[str, Any]:
 def _write_calibrated(evaluation: Evaluation, calibrated: Calibrated, folder: Path) -> dict[str, Any]:
     """Write the report and the probabilities after calibration, and return what measures.json says of it."""
     after, names = calibrated.predictions, label_names(evaluation.predictions.spec)
-    table = terminal_table(before_and_after(evaluation.values, calibrated.values), width=100)
+    rows = before_and_after(evaluation.values, calibrated.values, len(evaluation.predictions))
     report = extra_metrics.classification_report(after)
-    text = f"{calibrated.calibration.describe(names)}\n{table}\n\nAfter calibration:\n\n{report}"
+    text = (
+        f"{calibrated.calibration.describe(names)}\n{terminal_table(rows, width=100)}\n\nAfter calibration:\n\n{report}"
+    )
     (folder / "calibrated_report.txt").write_text(text, encoding="utf-8")
     np.save(folder / "calibrated_probabilities.npy", np.asarray(after.probabilities, dtype=np.float32))
     fit = None if calibrated.fit is None else {"split": "val", **asdict(calibrated.fit)}
@@ -194,13 +196,13 @@ def _write_calibrated(evaluation: Evaluation, calibrated: Calibrated, folder: Pa
     }
 
 
-def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) -> list[list[str]]:
+def before_and_after(before: Mapping[str, float], after: Mapping[str, float], examples: int) -> list[list[str]]:
     """Return a table of metrics named SPLIT/METRIC with a column of their values after calibration, if they have one.
 
-    The first row is the header.
+    The first row is the header, the second the number of examples.
     """
     split = next(iter(before)).partition("/")[0]
-    rows = [["metric", split, "calibrated"]]
+    rows = [["metric", split, "calibrated"], ["examples", f"{examples:,}", f"{examples:,}"]]
     for name, value in before.items():
         cell = f"{after[name]:z.4f}" if name in after else ""
         rows.append([name.partition("/")[2], f"{value:z.4f}", cell])
