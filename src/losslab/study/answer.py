@@ -1,6 +1,6 @@
 """The answer of a study: one sentence, a table and the protocol, written as Markdown, CSV and JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,19 +11,22 @@ from losslab import runs
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
 from losslab.analysis.compare.tables import NO_VALUE, format_estimate
 from losslab.io import atomic
+from losslab.io.figures import save_png
 from losslab.io.tables import csv_text, markdown_table
+from losslab.study.figures import draw_race
 from losslab.study.race import Outcome, Race
 from losslab.study.sequential import Interval
 from losslab.study.settings import FIRST_TUNING_SEED, Settings
 from losslab.study.tuning import Tuning
+from losslab.study.tuning_figures import draw_one_rate, draw_tuning
 
 ANSWER = "answer.md"
-FIGURES = {
-    "race.png": "The race",
-    "tuning.png": "The tuning",
-    "one_rate.png": "One learning rate for all",
+FIGURES: Mapping[str, Callable[["Answer"], Any]] = {
+    "race.png": draw_race,
+    "tuning.png": draw_tuning,
+    "one_rate.png": draw_one_rate,
 }
-"""The figures of a study with their headings."""
+"""The figures of a study with the functions that draw them. A function returns None if the figure does not apply."""
 _OTHER_METRICS = ("accuracy", "nll", "ece", "mse", "mae")
 _CSV_COLUMNS = (
     "group", "tuned", "n", "mean", "low", "high", "pairs", "difference", "difference_low", "difference_high",
@@ -92,12 +95,12 @@ class Answer:
         if verdict == "undecided":
             needs = _join([_about(outcome.seeds_needed) for outcome in found])
             return f"{names} {verb} undecided against {self.reference} ({needs} more seeds would be needed)"
-        amounts = [self._amount(outcome.difference) for outcome in found]
+        amounts = [self.amount(outcome.difference) for outcome in found]
         first = f"{found[0].row.label} is {verdict} than {self.reference} by {amounts[0]}"
         rest = [f"{outcome.row.label} by {amount}" for outcome, amount in zip(found[1:], amounts[1:], strict=True)]
         return ", ".join([first, *rest])
 
-    def _amount(self, interval: Interval | None) -> str:
+    def amount(self, interval: Interval | None) -> str:
         """Return the size of a difference for a sentence: "1.2 points (0.8 to 1.6)", "a factor of 1.2 (1.1 to 1.3)"."""
         if not self.race.scale.by_ratio or interval is None:
             return self.format_difference(interval)
@@ -160,13 +163,6 @@ class Answer:
         row = outcome.row
         more = [NO_VALUE if value is None else f"{value:.3g}" for value in map(row.mean, others)]
         seconds = f"{self.seconds[row.group]:.2g}" if row.group in self.seconds and not row.is_posthoc else ""
-        verdict = outcome.verdict
-        if verdict == "undecided":
-            verdict += (
-                f": about {outcome.seeds_needed} more seeds" if outcome.seeds_needed else ": very many more seeds"
-            )
-        if verdict == "same runs":
-            verdict = "same as without"
         seed_cell = self.format_difference(outcome.difference, signed=True) if outcome.difference else ""
         item_cell = self._item_range(outcome.items)
         mean = self.format_mean(outcome.estimate)
@@ -177,10 +173,16 @@ class Answer:
             str(len(row.values)),
             seed_cell,
             item_cell,
-            verdict,
+            self.verdict(outcome),
             *more,
             seconds,
         )
+
+    def verdict(self, outcome: Outcome) -> str:
+        """Return the verdict on a row in words, such as "undecided: about 35 more seeds"."""
+        if outcome.verdict == "undecided":
+            return f"undecided: {_about(outcome.seeds_needed)} more seeds"
+        return "same as without" if outcome.verdict == "same runs" else outcome.verdict
 
     def _item_range(self, interval: Interval | None) -> str:
         if interval is None:
@@ -228,10 +230,10 @@ class Answer:
             "Another test set: the 95 % interval of the difference over test examples, for these networks (bootstrap).",
         ]
 
-    def markdown(self) -> str:
-        """Return the content of answer.md."""
+    def markdown(self, figures: Mapping[str, str]) -> str:
+        """Return the content of answer.md, with figures: their titles by the names of their files."""
         rows = [f"# {self.sentence()}", markdown_table(self.table(), left=(0, 6))]
-        rows += [f"![{heading}]({name})" for name, heading in FIGURES.items()]
+        rows += [f"![{title}]({name})" for name, title in figures.items()]
         shared = [
             f"{value} {key}" if key == "epochs" else f"{key} {value}" for key, value in self.names.items() if value
         ]
@@ -291,10 +293,18 @@ class Answer:
 
 
 def write_answer(answer: Answer, folder: Path) -> None:
-    """Write answer.md, answer.csv and the results in study.json."""
-    atomic.write_bytes(folder / ANSWER, answer.markdown().encode())
+    """Write answer.md, answer.csv, the figures, and the results in study.json."""
     atomic.write_bytes(folder / "answer.csv", answer.csv().encode())
     runs.write_json(folder / runs.STUDY, {"command": list(answer.command), **answer.results()})
+    titles = {}
+    for name, draw in FIGURES.items():
+        figure = draw(answer)
+        if figure is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            save_png(figure, folder / name)
+            titles[name] = figure.get_suptitle()
+    atomic.write_bytes(folder / ANSWER, answer.markdown(titles).encode())
 
 
 def mean_seconds(durations: Mapping[tuple[int, int], float]) -> dict[int, float]:
