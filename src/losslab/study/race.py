@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp, log, log1p
+from functools import lru_cache
+from math import isfinite, log, log1p
 from statistics import fmean
 
 import numpy as np
@@ -88,8 +89,11 @@ class Row:
     """The score of each test example (N,) by seed, whose mean is the metric; empty if the metric is no mean."""
 
     def add(self, seed: int, value: float, metrics: Mapping[str, float]) -> None:
-        """Add the results of one seed."""
-        self.values[seed], self.others[seed] = value, metrics
+        """Add the results of one seed. A value that is not finite counts as diverged, as in the tuning."""
+        if isfinite(value):
+            self.values[seed], self.others[seed] = value, metrics
+        else:
+            self.diverged.append(seed)
 
     @property
     def is_posthoc(self) -> bool:
@@ -167,7 +171,11 @@ class Race:
         A method after training may leave the metric as it is: temperature scaling does not change the accuracy.
         """
         reference = self.rows[self.reference]
-        return [row for row in self.rows if row is not reference and not row.diverged and not self._repeats_group(row)]
+        rows = [row for row in self.rows if row is not reference and not self._is_out(row)]
+        return [row for row in rows if not self._repeats_group(row)]
+
+    def _is_out(self, row: Row) -> bool:
+        return bool(row.diverged or self.rows[row.group].diverged)
 
     def _repeats_group(self, row: Row) -> bool:
         return row.is_posthoc and row.values == self.rows[row.group].values
@@ -190,7 +198,7 @@ class Race:
         """The smallest possible change of a share, estimated from all values; 0 for other metrics."""
         if self.scale.metric != "accuracy":
             return 0.0
-        return statistics.resolution([value for row in self.rows for value in row.values.values()])
+        return _resolution(frozenset(value for row in self.rows for value in row.values.values()))
 
     def verdicts(self) -> Mapping[str, Verdict]:
         """Return the verdict on each compared row, by its label."""
@@ -206,16 +214,18 @@ class Race:
         return [row for row in self.compared() if verdicts[row.label].decision is None]
 
     def outcomes(self) -> list[Outcome]:
-        """Return the outcome of each row, in the order of the means, the best first and diverged rows last."""
+        """Return the outcome of each row, in the order of the mean differences, the best first and diverged rows last.
+
+        Means over different numbers of seeds would contradict the verdicts, if some seeds are better for all rows.
+        """
         verdicts = self.verdicts()
-        found = [self._outcome(row, verdicts.get(row.label)) for row in self.rows]
         sign = -1 if self.scale.higher_is_better else 1
 
-        def rank(outcome: Outcome) -> tuple[bool, float]:
-            values = outcome.row.values.values()
-            return bool(outcome.row.diverged) or not values, sign * fmean(values) if values else 0.0
+        def rank(row: Row) -> tuple[bool, float]:
+            differences = self.differences(row)
+            return self._is_out(row) or not differences, sign * fmean(differences) if differences else 0.0
 
-        return sorted(found, key=rank)
+        return [self._outcome(row, verdicts.get(row.label)) for row in sorted(self.rows, key=rank)]
 
     def _outcome(self, row: Row, verdict: Verdict | None) -> Outcome:
         values = [self.scale.transform(value, row.label) for value in row.values.values()]
@@ -224,18 +234,20 @@ class Race:
             estimate = statistics.mean_estimate(values, self.step)
             estimate = GeometricEstimate.from_logarithms(estimate) if self.scale.by_ratio else estimate
         if verdict is None:
-            special = "diverged" if row.diverged else "same runs" if row.is_posthoc else "reference"
+            special = "diverged" if self._is_out(row) else "same runs" if row.is_posthoc else "reference"
             return Outcome(row, estimate, verdict=special)
         looks = self.looks(row)
-        last = looks[-1]
-        rule = StoppingRule(tuple(self.sizes), self.scale.tested_margin, verdict.level)
+        if not looks:  # a method after training that could not be fitted to some runs
+            return Outcome(row, estimate, verdict="undecided")
+        rule = StoppingRule(tuple(self.sizes), self.scale.tested_margin, verdict.levels)
+        last = rule.stop(looks)
         difference = corrected_interval(last, rule)
         if self.scale.by_ratio:
-            difference = Interval(*map(exp, difference))
+            difference = Interval(*map(statistics.exp_or_inf, difference))
         items = self._item_interval(row)
         if verdict.decision is not None:
             return Outcome(row, estimate, last.n, difference, verdict.decision, items)
-        needed = seeds_needed(last, self.scale.tested_margin, verdict.level, self.first_seeds)
+        needed = seeds_needed(last, self.scale.tested_margin, verdict.levels, self.first_seeds)
         return Outcome(row, estimate, last.n, difference, "undecided", items, needed and needed - last.n)
 
     def _item_interval(self, row: Row) -> Interval | None:
@@ -255,14 +267,13 @@ class Race:
         undecided = self.undecided()
         if not undecided:
             return {}
-        done = min(len(self.differences(row)) for row in undecided)
-        groups = {self.rows[self.reference].group, *(row.group for row in undecided)}
-        own = {group: self.rows[group].values for group in sorted(groups)}
-        for size in self.sizes:
-            wanted: dict[int, Sequence[int]] = {
-                group: [seed for seed in range(size) if seed not in values] for group, values in own.items()
-            }
-            # A method after training may lack a seed, on which it could not be fitted.
-            if size > done and any(wanted.values()):
-                return wanted
-        return {}
+        groups = sorted({self.rows[self.reference].group, *(row.group for row in undecided)})
+        done = min(len(self.rows[group].values) for group in groups)  # a method may be missing for some seeds
+        size = next((size for size in self.sizes if size > done), 0)
+        missing = {group: [seed for seed in range(size) if seed not in self.rows[group].values] for group in groups}
+        return {group: seeds for group, seeds in missing.items() if seeds}
+
+
+@lru_cache(maxsize=1)
+def _resolution(values: frozenset[float]) -> float:
+    return statistics.resolution(sorted(values))

@@ -6,14 +6,14 @@ many follow. Therefore a study may be extended later.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil, inf, sqrt
-from statistics import fmean, stdev
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from losslab.analysis.compare.statistics import LEVEL, holm_levels
@@ -67,13 +67,23 @@ class PValues(NamedTuple):
     """Of the paired t test that the mean difference is 0, two-sided."""
     equivalence: float
     """Of two one-sided t tests (Schuirmann 1987) that the mean difference is not within the margin."""
+    is_higher: bool
+    """Whether the mean difference is above 0 at the look with the smallest p value of a difference."""
+
+
+class Levels(NamedTuple):
+    """The significance levels of a pair in the two families of tests."""
+
+    difference: float
+    equivalence: float
 
 
 def looks_at(differences: Sequence[float], sizes: Sequence[int], step: float = 0.0) -> list[Look]:
     """Return the looks at those of `sizes` that the differences, one per seed, reach. Each size is at least 2."""
-    reached = [size for size in sizes if size <= len(differences)]
-    parts = [differences[:size] for size in reached]
-    return [Look(len(part), fmean(part), max(stdev(part), step)) for part in parts]
+    values = np.array(differences)
+    parts = [values[:size] for size in sizes if size <= len(values)]
+    # The deviations from the first value are exactly 0 if all values are equal.
+    return [Look(len(part), float(part.mean()), max(float((part - part[0]).std(ddof=1)), step)) for part in parts]
 
 
 def sequential_p_values(looks: Sequence[Look], margin: float) -> PValues:
@@ -84,13 +94,13 @@ def sequential_p_values(looks: Sequence[Look], margin: float) -> PValues:
 
     Source: Jennison & Turnbull 2000, *Group sequential methods*, chapter 9 (repeated p values).
     """
-    found = PValues(1.0, 1.0)
+    found = PValues(1.0, 1.0, is_higher=False)
     for look, share in zip(looks, shares(len(looks)), strict=True):
-        difference, equivalence = (
-            2 * _upper_tail(abs(look.mean), look),
-            _upper_tail(margin - abs(look.mean), look),
-        )
-        found = PValues(min(found.difference, difference / share), min(found.equivalence, equivalence / share))
+        difference = 2 * _upper_tail(abs(look.mean), look) / share
+        equivalence = _upper_tail(margin - abs(look.mean), look) / share
+        if difference < found.difference:
+            found = found._replace(difference=difference, is_higher=look.mean > 0)
+        found = found._replace(equivalence=min(found.equivalence, equivalence))
     return found
 
 
@@ -106,8 +116,8 @@ class Verdict(NamedTuple):
 
     decision: Decision | None
     """None if the pair is undecided."""
-    level: float
-    """The smaller of the pair's significance levels in the two families of tests, after Holm's correction."""
+    levels: Levels
+    """The significance levels of the pair after Holm's correction."""
 
 
 def decide(
@@ -120,41 +130,49 @@ def decide(
     differs by the margin or more is called equivalent with a probability of at most `level`. A pair of which both
     are shown, a difference and equivalence, is equivalent.
 
-    Further seeds of one pair never revoke the decision about another.
+    Further seeds never revoke a decision, neither those of the pair nor those of another. But "better" or "worse" may
+    become "equivalent".
     """
     p_values = [sequential_p_values(looks, margin) for looks in pairs]
-    difference_levels = holm_levels([p.difference for p in p_values], level)
-    equivalence_levels = holm_levels([p.equivalence for p in p_values], level)
-    verdicts = []
-    for looks, p, for_difference, for_equivalence in zip(
-        pairs, p_values, difference_levels, equivalence_levels, strict=True
-    ):
-        decision: Decision | None = None
-        if p.equivalence <= for_equivalence:
-            decision = "equivalent"
-        elif p.difference <= for_difference:
-            decision = "better" if (looks[-1].mean > 0) == higher_is_better else "worse"
-        verdicts.append(Verdict(decision, min(for_difference, for_equivalence)))
-    return verdicts
+    levels = map(
+        Levels,
+        holm_levels([p.difference for p in p_values], level),
+        holm_levels([p.equivalence for p in p_values], level),
+    )
+    return [Verdict(_decision(p, each, higher_is_better), each) for p, each in zip(p_values, levels, strict=True)]
+
+
+def _decision(p: PValues, levels: Levels, higher_is_better: bool) -> Decision | None:
+    if p.equivalence <= levels.equivalence:
+        return "equivalent"
+    if p.difference <= levels.difference:
+        return "better" if p.is_higher == higher_is_better else "worse"
+    return None
 
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """A pair stops at the first look that decides at this significance level, or else at the last look."""
+    """A pair stops at the first look that decides at its significance levels, or else at the last look."""
 
     sizes: tuple[int, ...]
     """The number of seeds at each look."""
     margin: float
-    level: float = LEVEL
+    levels: Levels
 
-    def decides(self, means: Array, deviations: Array) -> NDArray[np.bool_]:
-        """Return whether each look decides: means and deviations (R, looks) → (R, looks)."""
-        sizes = np.asarray(self.sizes, dtype=float)
-        levels = self.level * shares(len(sizes))
+    def bounds(self, deviations: Array) -> tuple[Array, Array]:
+        """Return between which distances of the mean from 0 the looks are undecided: deviations (looks, ...) → same."""
+        shape = (len(deviations), *[1] * (deviations.ndim - 1))
+        sizes, share = np.reshape(self.sizes[: len(deviations)], shape), shares(len(deviations)).reshape(shape)
         errors = deviations / np.sqrt(sizes)
-        differs = np.abs(means) >= stdtrit(sizes - 1, 1 - levels / 2) * errors
-        equivalent = self.margin - np.abs(means) >= stdtrit(sizes - 1, 1 - levels) * errors
-        return np.asarray(differs | equivalent)
+        equivalent = self.margin - stdtrit(sizes - 1.0, 1 - self.levels.equivalence * share) * errors
+        return equivalent, stdtrit(sizes - 1.0, 1 - self.levels.difference * share / 2) * errors
+
+    def stop(self, looks: Sequence[Look]) -> Look:
+        """Return the look at which a pair stops: the first that decides, or else the last so far."""
+        lower, upper = self.bounds(np.array([look.deviation for look in looks]))
+        distances = np.abs([look.mean for look in looks])
+        decides = (distances <= lower) | (distances >= upper)
+        return looks[int(decides.argmax())] if decides.any() else looks[-1]
 
 
 class Interval(NamedTuple):
@@ -178,28 +196,27 @@ def corrected_interval(look: Look, rule: StoppingRule, level: float = LEVEL) -> 
     if look.deviation == 0:
         return Interval(look.mean, look.mean, look.mean)
     paths = _simulate_paths(rule.sizes)
-    scaled = StoppingRule(rule.sizes, rule.margin / look.deviation, rule.level)
+    lower, upper = replace(rule, margin=rule.margin / look.deviation).bounds(paths.deviations)
     mean, error = look.mean / look.deviation, 1 / sqrt(look.n)
 
-    def share_beyond(theta: float, side: int) -> float:
-        """Return how often the t statistic is as high (side 1) or low (side -1) as the observed one, if θ is true."""
-        decided = scaled.decides(theta + paths.means, paths.deviations)
-        decided[:, -1] = True
-        statistics = np.take_along_axis(paths.statistics, decided.argmax(axis=1)[:, None], axis=1)
-        return float(np.mean(side * statistics >= side * (mean - theta) / error))
+    def excess(theta: float, side: int) -> float:
+        """Return how often the t statistic is as high (side 1) or low (side -1) as observed, minus level / 2."""
+        beyond = side * paths.statistics >= side * (mean - theta) / error
+        distances = np.abs(theta + paths.means)
+        goes_on = (distances > lower) & (distances < upper)
+        count, going = 0, np.ones(_PATHS, dtype=bool)
+        for index in range(len(beyond) - 1):
+            count += int(np.count_nonzero(beyond[index] & going & ~goes_on[index]))
+            going &= goes_on[index]
+        return (count + np.count_nonzero(beyond[-1] & going)) / _PATHS - level / 2
 
-    ends = []
-    for side in (1, -1):
-        outer, inner = mean - side * error * 4 * stdtrit(look.n - 1, 1 - level / 2), mean
-        for _ in range(14):
-            middle = (outer + inner) / 2
-            outer, inner = (outer, middle) if share_beyond(middle, side) > level / 2 else (middle, inner)
-        ends.append(float(outer + inner) / 2 * look.deviation)
-    return Interval(look.mean, *ends)
+    width = 4 * error * float(stdtrit(look.n - 1, 1 - level / 2))
+    low, high = (brentq(excess, mean - side * width, mean, (side,), xtol=1e-3 * error) for side in (1, -1))
+    return Interval(look.mean, low * look.deviation, high * look.deviation)
 
 
 class _Paths(NamedTuple):
-    """Sequences of looks at standard normal differences, each array (R, looks)."""
+    """Sequences of looks at standard normal differences, each array (looks, R)."""
 
     means: Array
     deviations: Array
@@ -208,15 +225,15 @@ class _Paths(NamedTuple):
 
 @cache
 def _simulate_paths(sizes: tuple[int, ...]) -> _Paths:
-    draws = np.random.default_rng(0).standard_normal((_PATHS, sizes[-1]))
-    counts = np.asarray(sizes, dtype=float)
-    means = draws.cumsum(axis=1)[:, np.asarray(sizes) - 1] / counts
-    squares = (draws**2).cumsum(axis=1)[:, np.asarray(sizes) - 1]
+    draws = np.random.default_rng(0).standard_normal((_PATHS, sizes[-1])).T
+    counts, ends = np.array(sizes, dtype=float)[:, None], np.array(sizes) - 1
+    means = draws.cumsum(axis=0)[ends] / counts
+    squares = (draws**2).cumsum(axis=0)[ends]
     deviations = np.sqrt((squares - counts * means**2) / (counts - 1))
     return _Paths(means, deviations, means / deviations * np.sqrt(counts))
 
 
-def seeds_needed(look: Look, margin: float, level: float, first: int = 5) -> int | None:
+def seeds_needed(look: Look, margin: float, levels: Levels, first: int = 5) -> int | None:
     """Predict the number of seeds, in total, at which an undecided pair will be decided.
 
     Return the median over simulated continuations: mean and standard deviation are drawn from their posterior
@@ -231,7 +248,7 @@ def seeds_needed(look: Look, margin: float, level: float, first: int = 5) -> int
     total, squares = np.full(_PATHS, look.n * look.mean), np.full(_PATHS, 0.0)
     squares += (look.n - 1) * look.deviation**2 + look.n * look.mean**2
     needed = np.full(_PATHS, inf)
-    levels = level * shares(len(sizes))
+    share = shares(len(sizes))
     for index in range(start + 1, len(sizes)):
         size, added = sizes[index], sizes[index] - sizes[index - 1]
         block = spread * rng.standard_normal(_PATHS) / sqrt(added)
@@ -240,8 +257,8 @@ def seeds_needed(look: Look, margin: float, level: float, first: int = 5) -> int
         mean = total / size
         error = np.sqrt((squares - size * mean**2) / (size - 1) / size)
         distance = np.maximum(
-            np.abs(mean) - stdtrit(size - 1, 1 - levels[index] / 2) * error,
-            margin - np.abs(mean) - stdtrit(size - 1, 1 - levels[index]) * error,
+            np.abs(mean) - stdtrit(size - 1, 1 - levels.difference * share[index] / 2) * error,
+            margin - np.abs(mean) - stdtrit(size - 1, 1 - levels.equivalence * share[index]) * error,
         )
         needed[(distance >= 0) & (needed == inf)] = size
         if np.mean(needed < inf) > 0.5:

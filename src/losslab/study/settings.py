@@ -1,14 +1,15 @@
 """The settings of a study, the groups that it compares, and the trials by which each group is tuned."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from math import ceil, log2
+from math import ceil, inf, log2
 from typing import Any
 
 import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from scipy.stats import qmc
 
 from losslab.errors import LabError
@@ -24,6 +25,8 @@ _STEP = 10**0.5
 _EXTENSION = 2
 """The number of learning rates that are added at an end of the grid where the best rate of a group is."""
 _MAX_EXTENSIONS = 3
+_WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
+"""An override in a text of overrides. Quoted parts may contain spaces."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ class Settings:
                 raise LabError(f"study.{name} must be {expected}, got {value!r:.40}")
         if self.max_seeds < self.first_seeds:
             raise LabError(f"study.max_seeds={self.max_seeds} is below study.first_seeds={self.first_seeds}: raise it")
+        names = [parameter_name(entry) for entry in self.tune]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise LabError(f"study.tune lists {', '.join(repeated)} twice: list each key once")
 
 
 def _is_integer(minimum: int, maximum: int = 1000) -> Callable[[Any], bool]:
@@ -122,8 +129,7 @@ def expand_groups(arguments: Sequence[str], settings: Settings) -> list[tuple[st
     parsed = list({each.get_key_element(): each for each in parser.parse_overrides(list(arguments))}.values())
     tuned = {parameter_name(each) for each in settings.tune}
     for override in parsed:
-        if override.key_or_group == "seed":
-            raise LabError("a study chooses its seeds: leave seed= out, and set study.max_seeds")
+        _check_seed(override)
         if override.is_sweep_override() and override.key_or_group in tuned:
             raise LabError(f"{override.key_or_group} is tuned: give one value, or leave it out of study.tune")
     options = [_values(override) for override in parsed]
@@ -133,11 +139,20 @@ def expand_groups(arguments: Sequence[str], settings: Settings) -> list[tuple[st
     for text in settings.groups:
         if not isinstance(text, str) or not text.strip():
             raise LabError(f"a group in study.groups must be a text of overrides, got {text!r:.60}")
-        own = parser.parse_overrides(text.split())
+        own = parser.parse_overrides(_WORD.findall(text))
+        for override in own:
+            _check_seed(override)
+            if override.is_sweep_override():
+                raise LabError(f"{override.input_line} in study.groups has several values: write a group for each")
         keys = {override.get_key_element() for override in own}
         kept = [each for each in common if parser.parse_override(each).get_key_element() not in keys]
-        groups.append((*kept, *text.split()))
+        groups.append((*kept, *(str(override.input_line) for override in own)))
     return groups
+
+
+def _check_seed(override: Override) -> None:
+    if override.key_or_group == "seed":
+        raise LabError("a study chooses its seeds: leave seed= out, and set study.max_seeds")
 
 
 def _values(override: Override) -> list[str]:
@@ -145,6 +160,8 @@ def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
     key = override.get_key_element()
+    if override.value_type not in {ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP}:
+        raise LabError(f"{override.input_line} does not list its values: write {key}=VALUE,VALUE")
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
@@ -161,7 +178,7 @@ def find_group(groups: Sequence[Group], text: str) -> int:
     Raises:
         LabError: no group or several groups have them.
     """
-    wanted = set(text.split())
+    wanted = set(_WORD.findall(text))
     found = [index for index, group in enumerate(groups) if text == group.label]
     found = found or [index for index, group in enumerate(groups) if wanted <= set(group.overrides)]
     if len(found) == 1:
@@ -184,12 +201,10 @@ class Parameter:
     def at(self, position: float) -> float:
         """Return the value at a position from 0 to 1 in the interval, on a logarithmic scale if it is above 0."""
         if self.low > 0:
-            return _rounded(self.low * (self.high / self.low) ** position)
-        return _rounded(self.low + (self.high - self.low) * position)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.3g}")
+            value = self.low * (self.high / self.low) ** position
+        else:
+            value = self.low + (self.high - self.low) * position
+        return min(max(float(f"{value:.3g}"), self.low), self.high)
 
 
 def parameter_name(entry: Any) -> str:
@@ -227,7 +242,7 @@ def make_parameter(entry: Any, value: float | None, tried: Sequence[float] = ())
             low, high = map(float, interval)
         except (TypeError, ValueError):
             low = high = 0.0
-        if not low < high:
+        if not -inf < low < high < inf:
             raise LabError(f"study.tune: the interval of {key} must be [low, high], got {interval!r:.40}")
         return Parameter(key, low, high)
     if key == LEARNING_RATE and value > 0:
@@ -275,7 +290,7 @@ class Design:
     def _rate(self, steps: int) -> Trial:
         parameter = self.parameters[0]
         assert parameter.center is not None  # noqa: S101 -- for the type checker
-        return {parameter.key: float(f"{parameter.center * _STEP**steps:.2g}")}
+        return {parameter.key: float(f"{parameter.center * _STEP**steps:.2g}") if steps else parameter.center}
 
     def extend(self, side: int) -> list[Trial]:
         """Add learning rates below (side -1) or above (side 1) the grid, and return them."""

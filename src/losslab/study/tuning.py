@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf, isfinite
 from statistics import fmean
 
@@ -16,11 +17,11 @@ class TrialResult:
     values: tuple[float | None, ...]
     """One value per seed; None if the run diverged."""
 
-    @property
+    @cached_property
     def mean(self) -> float | None:
         """The mean over the seeds; None if a run diverged, which counts as the worst result."""
-        values = [value for value in self.values if value is not None and isfinite(value)]
-        return fmean(values) if len(values) == len(self.values) else None
+        values = [inf if value is None else value for value in self.values]
+        return fmean(values) if all(map(isfinite, values)) else None
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Tuning:
     """Whether the trials are a grid of one parameter, so that it has edges."""
     higher_is_better: bool
 
-    @property
+    @cached_property
     def best(self) -> int | None:
         """The index of the best trial; of trials with equal means, the middle one. None if all trials diverged."""
         sign = 1 if self.higher_is_better else -1
