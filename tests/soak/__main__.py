@@ -24,6 +24,7 @@ from soak import (
     random_tensors,
     requeues,
     saves,
+    study,
     sweeps,
     untrusted_files,
 )
@@ -73,6 +74,9 @@ PARTS = {
     ),
     "hostile": Part("a file that tries to execute code", "tests", untrusted_files.cases, untrusted_files.run, 1),
     "load": Part("commands that start at once in one outputs/", "runs", load.cases, load.run, 100),
+    "study": Part(
+        "a study whose runs are drawn from known distributions: 41 scenarios", "studies", study.cases, study.run, 2000
+    ),
     "requeues": Part("a job that SLURM stops and requeues", "requeues", requeues.cases, requeues.run, 50),
 }
 
@@ -113,6 +117,7 @@ def main() -> None:
 
 def _report(record: Record, folder: Path) -> str:
     lines = [record.table([(name, part.description, part.unit) for name, part in PARTS.items()])]
+    lines += [f"\n{studies}"] if (studies := study.table(record.results)) else []
     lines += [f"- {line}" for line in record.failures]
     text = "\n".join(lines) + "\n"
     (folder / "report.md").write_text(text)

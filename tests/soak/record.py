@@ -22,6 +22,8 @@ class CaseResult(NamedTuple):
     """The number of kills, signals, payloads and so on."""
     failures: list[str]
     """A line for each broken promise."""
+    measured: dict[str, float] | None = None
+    """Numbers for a table of the part."""
 
 
 class Record:

@@ -1,0 +1,47 @@
+"""Simulated studies are rarely wrong: a short version of the campaign `study` of `make soak`."""
+
+import logging
+
+import pytest
+from soak.simulated_study import Scenario, simulate
+from soak.study import SCENARIOS, Promise, measure
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("losslab"), "level", logging.CRITICAL)
+
+
+def measured(scenario, studies):
+    return measure([simulate(scenario, number) for number in range(studies)])
+
+
+@pytest.mark.parametrize(
+    ("name", "studies"),
+    [
+        ("no difference, 7 pairs", 100),
+        ("at the margin, 3 pairs", 100),
+        ("half the detectable difference", 60),
+        ("extended from 10 to 20 to 45 seeds, no difference", 40),
+        ("diverging losses, no difference", 60),
+        ("methods after training, at the margin", 60),
+        ("360 test examples, at the margin", 40),
+    ],
+)
+def test_studies_keep_their_promises(name, studies):
+    promise = SCENARIOS[name]
+    found = measured(promise.scenario, studies)
+    assert list(Promise(promise.scenario, (0.9, 1.0)).failures(found)) == []
+
+
+def test_studies_that_do_not_pay_for_their_looks_break_them():
+    scenario = Scenario((0,) * 4, unpaid=True)
+    found = measured(scenario, 60)
+    assert found["false_difference"] > 0.1
+    paid = Promise(Scenario((0,) * 4))
+    assert "a false difference in " in next(paid.failures(found))
+
+
+def test_the_same_study_is_simulated_each_time():
+    scenario = SCENARIOS["other best learning rates, no difference"].scenario
+    assert simulate(scenario, 3) == simulate(scenario, 3) != simulate(scenario, 4)
