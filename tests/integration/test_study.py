@@ -119,7 +119,7 @@ def test_a_dry_run_trains_one_run_per_loss_and_says_how_many_follow(tmp_path):
         (["loss=mse,l1", "study.max_sead=3"], "there is no setting study.max_sead"),
         (["loss=mse,l1", "study.max_seeds=none"], "study.max_seeds must be an integer"),
         (["loss=mse,l1", "study.first_seeds=9"], "study.max_seeds=4 is below study.first_seeds=9"),
-        (["loss=mse,l1", "study.reference=huber"], "study.reference=huber matches no group"),
+        (["loss=mse,l1", "study.reference=loss=huber"], "study.reference=loss=huber matches no group"),
         (["loss=mse,l1", "study.metric=foo"], "foo are better is not known"),
         (["loss=mse,l1", "study.tune=[lr]"], "study.tune must list config keys"),
         (["loss=mse,nope"], "there is no loss=nope"),

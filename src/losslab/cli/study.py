@@ -120,7 +120,10 @@ def _as_hydra(command: Sequence[str], folder: Path) -> list[str]:
             name = each.removeprefix(_SETTING).partition("=")[0]
             if name not in known:
                 raise LabError(f"there is no setting study.{name}; there are {', '.join(sorted(known))}")
-            settings.append(f"hydra.sweeper.{each.removeprefix(_SETTING)}")
+            value = each.partition("=")[2]
+            if name == "reference" and value[:1] not in {"'", '"'}:
+                value = f"'{value}'"  # it may contain =, which Hydra's grammar does not allow in a plain value
+            settings.append(f"hydra.sweeper.{name}={value}")
         elif not each.startswith("run_dir="):
             overrides.append(each)
     if not any(each.startswith("hydra.launcher.fuse=") for each in overrides):
