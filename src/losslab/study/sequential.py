@@ -210,7 +210,8 @@ def corrected_interval(look: Look, rule: StoppingRule, level: float = LEVEL) -> 
             going &= goes_on[index]
         return (count + np.count_nonzero(beyond[-1] & going)) / _PATHS - level / 2
 
-    width = 4 * error * float(stdtrit(look.n - 1, 1 - level / 2))
+    # A sequence with a mean that far from 0 stops at the first look, which has the fewest degrees of freedom.
+    width = 4 * error * float(stdtrit(rule.sizes[0] - 1, 1 - level / 2))
     low, high = (brentq(excess, mean - side * width, mean, (side,), xtol=1e-3 * error) for side in (1, -1))
     return Interval(look.mean, low * look.deviation, high * look.deviation)
 

@@ -308,3 +308,11 @@ def test_the_prediction_is_the_median_of_what_normal_differences_need():
         looks[:2] = [Look(5, margin, 1.0), Look(10, margin, 1.0)]  # undecided
         needed.append(StoppingRule(sizes, margin, LEVELS).stop(looks).n)
     assert seeds_needed(look, margin, LEVELS) == pytest.approx(np.median(needed), rel=0.35)
+
+
+@pytest.mark.parametrize("first", [2, 3, 5])
+def test_an_interval_is_found_although_the_first_look_has_few_seeds(first):
+    sizes = tuple(look_sizes(4 * first, first))
+    looks = looks_at(drawn(1, sizes[1], shift=3.0), sizes)
+    found = corrected_interval(looks[-1], StoppingRule(sizes, 0.05, LEVELS))
+    assert found.low < looks[-1].mean < found.high
