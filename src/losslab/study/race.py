@@ -221,9 +221,10 @@ class Race:
         verdicts = self.verdicts()
         sign = -1 if self.scale.higher_is_better else 1
 
-        def rank(row: Row) -> tuple[bool, float]:
+        def rank(row: Row) -> tuple[bool, bool, float]:
             differences = self.differences(row)
-            return self._is_out(row) or not differences, sign * fmean(differences) if differences else 0.0
+            mean = sign * fmean(differences) if differences else 0.0
+            return self._is_out(row) or not differences, not differences, mean
 
         return [self._outcome(row, verdicts.get(row.label)) for row in sorted(self.rows, key=rank)]
 
