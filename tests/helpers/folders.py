@@ -65,8 +65,8 @@ def accuracies(folder: Path, **values: dict[int, float]) -> Path:
     return folder
 
 
-def summary(sweep: Path, *jobs: dict[str, Any]) -> None:
-    """Write the summary of a sweep with these jobs."""
+def summary(sweep: Path, *jobs: dict[str, Any], command: Any = None) -> None:
+    """Write the summary of a sweep with these jobs, and with its command unless that is None."""
     defaults = {"overrides": [], "folder": None, "state": "done", "reason": None}
     rows = [defaults | {"job": number} | job for number, job in enumerate(jobs)]
-    (sweep / "summary.json").write_text(json.dumps({"jobs": rows}))
+    (sweep / "summary.json").write_text(json.dumps({"jobs": rows} | ({} if command is None else {"command": command})))

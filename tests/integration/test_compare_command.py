@@ -47,6 +47,8 @@ def test_the_page_of_a_sweep_is_written_into_the_sweep(tmp_path):
     assert "Time to reach val/accuracy=0.7" in done.stdout
     assert "! not counted: sweep: job 0 (loss=c seed=0): failed: no memory" in done.stdout
     assert (tmp_path / "sweep" / "comparison" / "test-accuracy.png").is_file()
+    typed = "losslab compare sweep --baseline loss=a --reach val/accuracy=0.7"
+    assert f"\n{typed}\n```\n" in (tmp_path / "sweep" / "comparison" / "comparison.md").read_text()
 
 
 def test_a_comparison_with_runs_outside_of_the_sweep_is_not_written_into_the_sweep(compare, tmp_path):

@@ -59,7 +59,10 @@ def test_text_of_a_configuration_starts_no_line_of_the_report(values, two, tmp_p
 
 def test_text_of_a_sweep_or_of_metrics_starts_no_line_of_the_report(two, tmp_path):
     rows = [{"job": 7, "overrides": [COMMAND], "folder": None, "state": "failed", "reason": COMMAND}]
-    (two / "summary.json").write_text(json.dumps({"jobs": rows}))
+    rows.append({"job": 8, "overrides": [], "folder": "a", "state": "done"})
+    (two / "summary.json").write_text(json.dumps({"jobs": rows, "command": [COMMAND]}))
+    (two / "b" / ".hydra").mkdir()
+    (two / "b" / ".hydra" / "overrides.yaml").write_text(json.dumps([COMMAND]))
     (two / "b" / "metrics.json").write_text(json.dumps({f"test/{COMMAND}": 1.0}))
     (two / "a" / "history.csv").write_text("epoch,step,val/accuracy,val/\x1b[2Jloss\n1,1,0.5,1\n")
     report.write_report(compare([two]), tmp_path)
@@ -67,6 +70,19 @@ def test_text_of_a_sweep_or_of_metrics_starts_no_line_of_the_report(two, tmp_pat
     assert "failed: x touch pwned" in text
     assert "is not the name of a value" in text
     assert lines(text) == lines((tmp_path / "runs.csv").read_text()) == []
+
+
+def test_recorded_commands_start_no_line_of_the_report(two, tmp_path):
+    rows = [{"job": 0, "overrides": [], "folder": "a", "state": "done"}]
+    (two / "summary.json").write_text(json.dumps({"jobs": rows, "command": [COMMAND, f"a={COMMAND}", "```"]}))
+    (two / "b" / ".hydra").mkdir()
+    (two / "b" / ".hydra" / "overrides.yaml").write_text(json.dumps([f"b={COMMAND}", "```"]))
+    report.write_report(compare([two]), tmp_path)
+    text = (tmp_path / "comparison.md").read_text()
+    assert "a=x touch pwned" in text
+    assert "b=x touch pwned" in text
+    assert lines(text) == []
+    assert sum(line.startswith("```") for line in text.splitlines()) == 2
 
 
 def test_choice_of_several_lines_is_refused(two):

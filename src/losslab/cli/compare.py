@@ -3,6 +3,7 @@
 import argparse
 import logging
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ def compare(arguments: Sequence[str] | None = None) -> None:
     add("--tensorboard", action="store_true", help=events)
     add("--output", type=Path, help="output folder (default: SWEEP/comparison, or outputs/comparison-TIMESTAMP)")
     options = parser.parse_args(arguments)
+    options.command = ("losslab", "compare", *(sys.argv[1:] if arguments is None else arguments))
     run_verb(_compare, options)
 
 
@@ -86,7 +88,7 @@ def _compare(options: argparse.Namespace) -> None:
 
         tensorboard.write_events(comparison.ordered, comparison.histories, folder / "tensorboard")
         logger.info("watch       tensorboard --logdir %s", shlex.quote(str(runs.display_path(folder / "tensorboard"))))
-    report.write_report(comparison, folder, extra_sections)
+    report.write_report(comparison, folder, extra_sections, options.command)
     logger.info("report      %s", runs.display_path(folder / "comparison.md"))
 
 

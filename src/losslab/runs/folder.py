@@ -28,8 +28,8 @@ STUDY = "study.json"
 """The file in a study's folder that records its command and its results. The study's sweeps are in this folder."""
 
 _IMAGE_FOLDER = "losslab.data.image_folder.ImageFolder"
-_UNQUOTED_ITEM = re.compile(r"- [\w+~][^:#]*$")
-"""A line of a YAML list whose item is the text itself."""
+_LIST_ITEM = re.compile(r"- (?:([\w+~](?:[^:#]|:(?=\S)|(?<=\S)#)*)|'((?:[^']|'')*)')")
+"""A line of a YAML list with the text itself, or with a text in single quotes."""
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _MAX_NAME = 150
 """The largest number of characters of a default name before its seed."""
@@ -188,9 +188,9 @@ class RunFolder:
     def read_overrides(self) -> list[str]:
         """Read the overrides from which Hydra composed the configuration; [] if they are not recorded, or damaged."""
         try:
-            lines = read_text(self.overrides).splitlines()
-            if all(map(_UNQUOTED_ITEM.match, lines)):  # as almost always: read_yaml takes milliseconds
-                return [line.removeprefix("- ") for line in lines]
+            items = [_LIST_ITEM.fullmatch(line) for line in read_text(self.overrides).splitlines()]
+            if all(items):  # as almost always; read_yaml takes milliseconds
+                return [item[1] or item[2].replace("''", "'") for item in items if item]
             content = read_yaml(self.overrides)
         except (OSError, ValueError):
             return []

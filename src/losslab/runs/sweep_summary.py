@@ -1,11 +1,13 @@
-"""Reads summary.json, which lists the state of each job of a sweep. Imports no torch."""
+"""Reads summary.json, which lists the command of a sweep and the state of each job. Imports no torch."""
 
+import json
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from losslab.errors import LabError
-from losslab.io.untrusted import read_json
+from losslab.io.untrusted import read_json, read_text
 from losslab.runs.folder import SUMMARY, RunFolder
 from losslab.runs.lock import is_unlocked
 
@@ -39,6 +41,20 @@ def read_summary_rows(folder: Path, *, ended: bool | None = None) -> list[dict[s
     rows = [job | {"state": State(job["state"])} for job in jobs]
     has_ended = is_unlocked(folder) if ended is None else ended
     return [_final_state(row, folder) for row in rows] if has_ended else rows
+
+
+def read_command(sweep: Path) -> list[str]:
+    """Read the command line of a sweep from summary.json.
+
+    Raises:
+        LabError: the command line is not recorded.
+    """
+    summary, command = sweep / SUMMARY, None
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        command = json.loads(read_text(summary))["command"]
+    if not isinstance(command, list) or not all(isinstance(part, str) for part in command):
+        raise LabError(f"{summary} does not record the command of the sweep: type it again with run_dir={sweep}")
+    return command
 
 
 def _final_state(row: dict[str, Any], sweep: Path) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from losslab.io.untrusted import check_folder, check_output_path, read_json
 from losslab.runs import RunFolder
 from losslab.runs.config import find_problem
 from losslab.runs.renames import rename_targets
-from losslab.runs.sweep_summary import read_summary_rows
+from losslab.runs.sweep_summary import read_command, read_summary_rows
 from losslab.runs.trust import check_targets, check_write_paths
 from losslab.sweep.job_scheduler import JobLimits, run_jobs
-from losslab.sweep.resume import ExistingRuns, read_command, repeated_command
+from losslab.sweep.resume import ExistingRuns, repeated_command
 from losslab.sweep.state import FUSED, Job, JobCall, Sweep
 from losslab.training.config import ProcessContext
 from losslab.training.distributed import spawn

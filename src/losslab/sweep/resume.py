@@ -1,7 +1,6 @@
 """Matches the jobs of a sweep with existing runs, and builds the commands that resume them. Imports no torch."""
 
 import contextlib
-import json
 import logging
 import re
 import shlex
@@ -17,7 +16,7 @@ from losslab.errors import LabError
 from losslab.io.metric_names import MONITORED, direction
 from losslab.runs import RunFolder
 from losslab.runs.config import exact_identity, identity
-from losslab.runs.sweep_summary import State, read_summary_rows
+from losslab.runs.sweep_summary import State, read_command, read_summary_rows
 from losslab.sweep.fusing import recorded_groups
 from losslab.sweep.state import Job, Sweep, read_metrics
 
@@ -52,20 +51,6 @@ def repeated_command(folder: Path, command: Sequence[str]) -> str:
 
 def _program() -> list[str]:
     return ["python", sys.argv[0]] if Path(sys.argv[0]).name == "train.py" else ["losslab", "train"]
-
-
-def read_command(sweep: Path) -> list[str]:
-    """Read the command line of a sweep from summary.json.
-
-    Raises:
-        LabError: the command line is not recorded.
-    """
-    summary, command = sweep / runs.SUMMARY, None
-    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
-        command = json.loads(runs.read_text(summary))["command"]
-    if not isinstance(command, list) or not all(isinstance(part, str) for part in command):
-        raise LabError(f"{summary} does not record the command of the sweep: type it again with run_dir={sweep}")
-    return command
 
 
 def find_unfinished(folder: Path, command: Sequence[str]) -> Path | None:

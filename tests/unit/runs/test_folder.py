@@ -30,7 +30,9 @@ def test_missing_or_damaged_configuration_is_refused(tmp_path, content, message)
     ("content", "overrides"),
     [
         ("- loss=mse\n- +own=[1,2]\n- ~noise\n", ["loss=mse", "+own=[1,2]", "~noise"]),
+        ("- loss=mse\n- 'tags=[a, ''b'']'\n- a=b:c#d\n- ''\n", ["loss=mse", "tags=[a, 'b']", "a=b:c#d", ""]),
         ("- loss=mse\n- 'tags=[a, ''b'']'\n- name=a\n  b\n", ["loss=mse", "tags=[a, 'b']", "name=a b"]),
+        ('- "a=\\t"\n- b=c # d\n', ["a=\t", "b=c"]),
         ("[]\n", []),
         ("- loss=mse\n- {a: b}\n", []),
         ("- [\n", []),

@@ -197,6 +197,11 @@ def unnamed_differences(groups: Sequence[Group]) -> dict[str, list[str]]:
     return differing
 
 
+def distinct_values(groups: Sequence[Group], key: str) -> list[str]:
+    """Return the values of a setting in all groups, as in their names."""
+    return [*dict.fromkeys(_value(key, group.settings) for group in groups)]
+
+
 def find_baseline(groups: Sequence[Group], values: Sequence[str]) -> Group:
     """Find the one group with values such as ["loss=focal", "loss.gamma=2"]. Raises LabError for none or several."""
     parts = [part for part in re.split(r"\s+(?=[\w.]+=)", " ".join(values).strip()) if part]

@@ -47,6 +47,8 @@ class Run:
     """Why the run is excluded from the comparison, in one line; "" if it is included."""
     job_overrides: list[str] | None = None
     """The overrides of the job of a sweep; None if no sweep recorded them."""
+    sweep: Path | None = None
+    """The folder of this sweep."""
 
     @cached_property
     def overrides(self) -> list[str]:
@@ -107,7 +109,7 @@ def read_runs(folders: Sequence[Path]) -> RunCollection:
 
 
 def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, dict[str, Any]]:
-    """Return the row of each job of a sweep in summary.json, by its resolved run folder.
+    """Return the row of each job in summary.json, with the folder of the sweep, by its resolved run folder.
 
     Jobs without a run folder, and sweeps that cannot be read, are added to the problems of the collection.
     """
@@ -124,7 +126,7 @@ def _read_jobs(found: runs.FoundRuns, collection: RunCollection) -> dict[Path, d
         for row in rows:
             path = (sweep / row["folder"]).resolve() if row.get("folder") else None
             if path is not None and path in run_folders:
-                rows_of_runs[path] = row
+                rows_of_runs[path] = row | {"sweep": sweep}
             elif sweep in found.sweeps:  # skipped if the user named a single run of the sweep
                 name = f"{runs.display_path(sweep)}: job {row['job']} ({' '.join(row['overrides'])})"
                 collection.problems.append((name, _job_problem(row) or "its folder is gone"))
@@ -140,15 +142,15 @@ def _job_problem(job: dict[str, Any]) -> str:
 
 def _read_run(folder: RunFolder, job: dict[str, Any] | None) -> Run:
     """Read a run, and take its overrides from the row of its job, if there is one."""
-    config, overrides = folder.read_unchecked_config(), None if job is None else job["overrides"]
+    config, recorded = folder.read_unchecked_config(), (None, None) if job is None else (job["overrides"], job["sweep"])
     try:
         metrics = _check_metrics(json.loads(read_text(folder.metrics)))
-        return Run(folder, config, metrics, folder.metrics.stat().st_mtime, job_overrides=overrides)
+        return Run(folder, config, metrics, folder.metrics.stat().st_mtime, "", *recorded)
     except FileNotFoundError:
         problem = (job and _job_problem(job)) or _progress(folder, config)
     except (OSError, ValueError, RecursionError) as error:
         problem = f"damaged: {folder.metrics.name} ({error})"
-    return Run(folder, config, {}, folder.config.stat().st_mtime, problem, overrides)
+    return Run(folder, config, {}, folder.config.stat().st_mtime, problem, *recorded)
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

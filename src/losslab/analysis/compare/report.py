@@ -1,6 +1,7 @@
 """Files of a comparison: comparison.md with its figures, comparison.csv and runs.csv."""
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import isinf
@@ -11,18 +12,31 @@ from losslab.analysis.compare import tables
 from losslab.analysis.compare.comparison import Comparison
 from losslab.analysis.compare.curves import TimeToReach
 from losslab.analysis.compare.differences import MetricComparison
-from losslab.analysis.compare.grouping import Group
+from losslab.analysis.compare.grouping import Group, distinct_values, shorten
 from losslab.analysis.compare.read import Run
 from losslab.analysis.compare.statistics import Estimate, GeometricEstimate
+from losslab.errors import LabError
 from losslab.io import atomic
 from losslab.io.figures import save_png
 from losslab.io.tables import markdown_table, write_csv
 from losslab.io.terminal import printable
+from losslab.runs.sweep_summary import read_command
 
 Section = tuple[str, str]
 """A heading, and the Markdown text below it."""
 Row = tuple[object, ...]
 
+_CONDITIONS = {
+    "model": "model", "data": "data", "imbalance": "imbalance", "noise": "noise", "mix": "mix", "loss": "loss",
+    "trainer.max_epochs": "epochs", "data.batch_size": "batch size",
+}  # fmt: skip
+"""The settings that the page names at its top, with the words for them."""
+_MAX_COMMANDS = 4
+_ADDED_BY_STUDY = {"-m", "hydra/sweeper=study", "hydra.launcher.fuse=auto"}
+"""What `losslab study` adds to its arguments, to run a sweep of Hydra."""
+_OUTPUT_KEYS = {"run_dir", "hydra.run.dir", "hydra.sweep.dir", "trust"}
+_ABSOLUTE = re.compile(r"(?:(?<=file://)|(?<![\w./:~-]))/[^\s,;'\"()\[\]{}=]+")
+"""An absolute path in an argument of a command."""
 _TABLES = ("comparison.csv", "runs.csv", "matrix.csv")
 _COMPARISON_COLUMNS = (
     "metric", "scale", "group", "n", "mean", "low", "high", "reference", "pairs", "difference", "difference_low",
@@ -30,14 +44,19 @@ _COMPARISON_COLUMNS = (
 )  # fmt: skip
 
 
-def write_report(comparison: Comparison, folder: Path, sections: Sequence[Section] = ()) -> list[Path]:
-    """Write all files of a comparison into an existing folder, and return their paths. Symbolic links are replaced."""
+def write_report(
+    comparison: Comparison, folder: Path, sections: Sequence[Section] = (), command: Sequence[str] = ()
+) -> list[Path]:
+    """Write all files of a comparison into an existing folder, and return their paths. Symbolic links are replaced.
+
+    For `sections` and `command` see `page`.
+    """
     figures = {figure_name(metric): comparison.figure(metric) for metric in comparison.metrics}
     if comparison.histories.names:
         figures["curves.png"] = comparison.curves_figure()
     for name, figure in figures.items():
         save_png(figure, folder / name)
-    atomic.write_bytes(folder / "comparison.md", printable(page(comparison, sections)).encode())
+    atomic.write_bytes(folder / "comparison.md", printable(page(comparison, sections, command)).encode())
     rows = [_comparison_row(each, group) for each in comparison.by_metric.values() for group in each.groups]
     write_csv(folder / "comparison.csv", _COMPARISON_COLUMNS, rows)
     rows = [row for group in comparison.ordered for row in _run_rows(comparison, group)]
@@ -66,8 +85,17 @@ def figure_name(metric: str) -> str:
     return f"{metric.replace('/', '-')}.png"
 
 
-def page(comparison: Comparison, sections: Sequence[Section] = ()) -> str:
-    """Return the text of comparison.md, with additional sections after those of the comparison itself."""
+def page(comparison: Comparison, sections: Sequence[Section] = (), command: Sequence[str] = ()) -> str:
+    """Return the text of comparison.md, with additional sections after those of the comparison itself.
+
+    Args:
+        comparison: the comparison.
+        sections: the additional sections.
+        command: the command line that makes the page, such as ("losslab", "compare", "outputs"); () for none.
+    """
+    head = [f"# {summary(comparison)}", "\n".join(f"- {line}" for line in conditions(comparison.groups))]
+    commands = [*training_commands(comparison.groups), *([_command_line(command)] if command else [])]
+    head += ["\n".join(["```bash", *commands, "```"])] if commands else []
     parts = []
     for metric in comparison.metrics:
         finding = tables.finding(comparison.by_metric[metric])
@@ -84,13 +112,75 @@ def page(comparison: Comparison, sections: Sequence[Section] = ()) -> str:
         parts.append(("How to read this", "\n".join(f"- {note}" for note in comparison.notes)))
     if comparison.not_counted:
         parts.append(("Not counted", "\n".join(f"- {what}: {why}" for what, why in comparison.not_counted)))
-    return "\n\n".join([f"# {summary(comparison)}", *(f"## {title}\n\n{body}" for title, body in parts)]) + "\n"
+    return "\n\n".join([*head, *(f"## {title}\n\n{body}" for title, body in parts)]) + "\n"
 
 
 def summary(comparison: Comparison) -> str:
     """Return the number of runs and groups, such as "6 runs in 2 groups"."""
     groups, count = len(comparison.groups), sum(len(group.runs) for group in comparison.groups)
     return f"{count} run{'s' * (count != 1)} in {groups} group{'s' * (groups != 1)}"
+
+
+def conditions(groups: Sequence[Group]) -> list[str]:
+    """Return lines with the model, data, loss, epochs and batch size, if the groups share them, and with the seeds."""
+    parts = []
+    for key, word in _CONDITIONS.items():
+        values = distinct_values(groups, key)
+        if len(values) == 1 and values[0] not in {"none", "null"}:
+            parts.append(f"{word} {values[0]}")
+        elif len(values) > 1 and key != "loss":
+            parts.append(f"{word} {shorten(values)} (groups differ)")
+        elif key == "data.batch_size":
+            parts.append(f"{word}: all examples")
+    counts = [len(group.runs) for group in groups if group.runs]
+    seeds = sorted({run.seed for group in groups for run in group.runs})
+    numbers = f"{tables.seed_counts(counts)}: {shorten([*map(str, seeds)])}" if counts else "no finished run"
+    return ["; ".join(parts), numbers]
+
+
+def training_commands(groups: Sequence[Group]) -> list[str]:
+    """Return the commands that trained the runs: each recorded command of a sweep, and those of single runs.
+
+    Of many commands, only the first are returned, and a comment. Paths outside of the working directory are shortened.
+    """
+    trained = [run for group in groups for run in group.runs]
+    sweeps = dict.fromkeys(run.sweep for run in trained if run.sweep is not None)
+    of_sweep = {sweep: _recorded_command(sweep) for sweep in sweeps}
+    lines = [of_sweep[run.sweep] if run.sweep is not None else _single_command(run) for run in trained]
+    commands, unknown = [*dict.fromkeys(filter(None, lines))], lines.count("")
+    if len(commands) > _MAX_COMMANDS:
+        commands[_MAX_COMMANDS - 1 :] = [f"# and {len(commands) - _MAX_COMMANDS + 1} more commands"]
+    return commands + ([f"# the command of {unknown} run{'s' * (unknown > 1)} is not recorded"] if unknown else [])
+
+
+def _recorded_command(sweep: Path) -> str:
+    with suppress(LabError):
+        words = read_command(sweep)
+        if "hydra/sweeper=study" not in words:
+            return _command_line(["losslab", "train", *words])
+        typed = [word.replace("hydra.sweeper.", "study.", 1) for word in words if word not in _ADDED_BY_STUDY]
+        return _command_line(["losslab", "study", *typed])
+    return ""
+
+
+def _single_command(run: Run) -> str:
+    return _command_line(["losslab", "train", *run.overrides]) if run.overrides else ""
+
+
+def _command_line(words: Sequence[str]) -> str:
+    """Join the words of a command, without its output folder and without absolute paths of this machine."""
+    kept = [word for word in words if word.lstrip("+").partition("=")[0] not in _OUTPUT_KEYS]
+    shown = [_short_path(word) if word.startswith("/") else _ABSOLUTE.sub(_short_match, word) for word in kept]
+    return " ".join(shlex.join(shown).split())  # a line break would forge lines of the page
+
+
+def _short_match(found: re.Match[str]) -> str:
+    return _short_path(found[0])
+
+
+def _short_path(path: str) -> str:
+    shown = str(runs.display_path(Path(path)))
+    return f".../{Path(path).name}" if shown.startswith("/") else shown
 
 
 def reach_title(reach: TimeToReach) -> str:

@@ -4,7 +4,7 @@ import csv
 from dataclasses import replace
 
 import pytest
-from folders import accuracies, run
+from folders import accuracies, run, summary
 from matplotlib.text import Text
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
@@ -38,6 +38,81 @@ def test_the_report_has_tables_figures_notes_and_what_is_not_counted(runs, tmp_p
     assert "## Time to reach val/accuracy=" in text
     assert "## More\n\nsaid" in text
     assert "- loss=d seed=0: unfinished: 3 of 3 epochs" in text
+
+
+def head(*folders, command=()):
+    """Return the lines of the page before the first table."""
+    return report.page(compare([*folders]), command=command).partition("\n## ")[0].splitlines()
+
+
+def test_the_page_says_what_the_groups_share(tmp_path):
+    for loss in "ab":
+        for seed in (0, 1):
+            run(tmp_path / f"{loss}{seed}", loss, seed)
+    assert head(tmp_path)[:4] == [
+        "# 4 runs in 2 groups", "", "- model mlp; data digits; epochs 3; batch size 32", "- n = 2 seeds: 0, 1",
+    ]  # fmt: skip
+
+
+def test_the_page_says_in_which_conditions_groups_differ(tmp_path):
+    noisy = {"choices__noise": "symmetric", "noise___target_": "losslab.data.corruption.label_noise.Symmetric"}
+    run(tmp_path / "a", "a", 0, data__batch_size=None, **noisy)
+    run(tmp_path / "b", "a", 1, data__batch_size=None, trainer__max_epochs=9, choices__model="cnn", **noisy)
+    run(tmp_path / "c", "a", 0, data__batch_size=None, trainer__max_epochs=9, choices__model="cnn", **noisy)
+    shared, seeds = head(tmp_path)[2:4]
+    assert shared.split("; ") == [
+        "- model mlp, cnn (groups differ)", "data digits", "noise symmetric", "loss a", "epochs 3, 9 (groups differ)",
+        "batch size: all examples",
+    ]  # fmt: skip
+    assert seeds == "- n = 1 to 2 seeds: 0, 1"
+
+
+def test_the_page_has_the_commands_without_paths_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    accuracies(tmp_path / "sweep", a={0: 0.1}, b={0: 0.2})
+    words = [
+        "-m", "loss=a,b", "run_dir=/home/me/sweep", "trust=[x]", "data.dir=/home/me/images",
+        f"ckpt_path={tmp_path}/a b.pth", "hydra.searchpath=[file:///home/me/conf,pkg://mine]",
+        "data.url=https://there/x", "+notes.a=1/2", "a\n```b",
+    ]  # fmt: skip
+    rows = [{"folder": f"{loss}-s0", "overrides": [f"loss={loss}"]} for loss in "ab"]
+    summary(tmp_path / "sweep", *rows, command=words)
+    command = ("losslab", "compare", f"{tmp_path}/sweep", "/elsewhere/my runs", "--baseline", "loss=a b")
+    trained, compared = head("sweep", command=command)[6:8]
+    assert trained == (
+        "losslab train -m loss=a,b data.dir=.../images 'ckpt_path=a b.pth' "
+        "'hydra.searchpath=[file://.../conf,pkg://mine]' data.url=https://there/x +notes.a=1/2 'a ```b'"
+    )
+    assert compared == "losslab compare sweep '.../my runs' --baseline 'loss=a b'"
+
+
+def test_the_page_has_the_commands_of_single_runs_and_counts_those_that_are_not_recorded(tmp_path):
+    for seed in range(6):
+        folder = run(tmp_path / str(seed), "a", seed)
+        if seed < 5:
+            (folder / ".hydra").mkdir()
+            (folder / ".hydra" / "overrides.yaml").write_text(f"- loss=a\n- seed={seed}\n- run_dir=x{seed}\n")
+    assert head(tmp_path)[5:] == [
+        "```bash",
+        *(f"losslab train loss=a seed={seed}" for seed in range(3)),
+        "# and 2 more commands",
+        "# the command of 1 run is not recorded",
+        "```",
+    ]
+
+
+def test_the_command_of_a_study_is_that_of_the_study(tmp_path):
+    run(tmp_path / "0-a", "a")
+    words = ["-m", "hydra/sweeper=study", "hydra.sweep.dir='/home/me/st'", "hydra.sweeper.max_seeds=5", "loss=a,b"]
+    summary(tmp_path, {"folder": "0-a", "overrides": ["loss=a"]}, command=[*words, "hydra.launcher.fuse=auto"])
+    assert head(tmp_path)[6] == "losslab study study.max_seeds=5 loss=a,b"
+
+
+@pytest.mark.parametrize("command", [None, 5, ["a", 5]])
+def test_a_missing_or_damaged_command_of_a_sweep_is_not_recorded(tmp_path, command):
+    run(tmp_path / "0-a", "a")
+    summary(tmp_path, {"folder": "0-a", "overrides": ["loss=a"]}, command=command)
+    assert head(tmp_path)[5:] == ["```bash", "# the command of 1 run is not recorded", "```"]
 
 
 def test_comparison_csv_is_not_rounded(runs, tmp_path):
