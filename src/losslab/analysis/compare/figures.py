@@ -190,13 +190,11 @@ def draw_curves(groups: Sequence[Group], histories: Histories, reach: TimeToReac
 
 def _set_title(figure: "Figure", title: str) -> None:
     """Write a title in one line above a figure, as large as its width allows."""
-    from matplotlib.font_manager import FontProperties  # noqa: PLC0415
-    from matplotlib.textpath import TextPath  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
 
-    font = FontProperties(weight="bold", size=10)
-    width = TextPath((0, 0), title, prop=font).get_extents().width
-    font.set_size(min(10, 10 * 0.94 * 72 * figure.get_figwidth() / width))
-    figure.suptitle(title, fontproperties=font, x=0.01, ha="left")
+    text = figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
+    width = text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width
+    text.set_fontsize(min(10, 10 * 0.97 * figure.bbox.width / width))
 
 
 def _draw_panel(axes: "Axes", curves_of_groups: Sequence[Curve | None], styles: Sequence[dict[str, Any]]) -> None:
