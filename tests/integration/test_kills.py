@@ -2,7 +2,7 @@
 
 import pytest
 from soak import fused, fused_writes, kills, requeues, saves
-from soak.record import Case
+from soak.record import Case, CaseResult
 
 from losslab.training.config import compose
 from losslab.training.fused import members
@@ -11,11 +11,11 @@ KINDS = list(kills.KINDS)
 
 
 def test_process_killed_while_writing_leaves_a_valid_checkpoint(tmp_path):
-    assert saves.run(saves.cases(20)[0], tmp_path) == (20, [])
+    assert saves.run(saves.cases(20)[0], tmp_path) == CaseResult(20, [])
 
 
 def test_fused_group_killed_repeatedly_ends_as_undisturbed(tmp_path):
-    assert fused_writes.run(Case("fused_writes", "0 linear"), tmp_path, kills=2) == (2, [])
+    assert fused_writes.run(Case("fused_writes", "0 linear"), tmp_path, kills=2) == CaseResult(2, [])
 
 
 def test_group_that_continues_keeps_its_parts_although_more_memory_is_available(tmp_path, monkeypatch):
@@ -36,7 +36,7 @@ def test_group_that_continues_keeps_its_parts_although_more_memory_is_available(
 
 @pytest.mark.slow
 def test_fused_sweep_killed_and_interrupted_ends_as_undisturbed(tmp_path):
-    assert fused.run(Case("fused", "1 mlp"), tmp_path, faults=2) == (2, [])
+    assert fused.run(Case("fused", "1 mlp"), tmp_path, faults=2) == CaseResult(2, [])
 
 
 @pytest.mark.slow
