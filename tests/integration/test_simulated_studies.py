@@ -3,6 +3,8 @@
 import logging
 
 import pytest
+from soak.__main__ import write_page
+from soak.record import Case, CaseResult, Record
 from soak.simulated_study import Scenario, simulate
 from soak.study import SCENARIOS, Promise, measure
 
@@ -45,3 +47,16 @@ def test_studies_that_do_not_pay_for_their_looks_break_them():
 def test_the_same_study_is_simulated_each_time():
     scenario = SCENARIOS["other best learning rates, no difference"].scenario
     assert simulate(scenario, 3) == simulate(scenario, 3) != simulate(scenario, 4)
+
+
+def test_the_page_gets_the_numbers_of_the_studies_and_keeps_those_of_other_parts(tmp_path):
+    name = "half the detectable difference"
+    record = Record(tmp_path / "record.jsonl")
+    record.add(Case("study", f"{name} / 4"), CaseResult(4, ["broken"], measured(SCENARIOS[name].scenario, 4)))
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- soak -->\nkept\n<!-- /soak -->\nb\n<!-- study -->\nold\n<!-- /study -->\nc\n")
+    write_page(record, page)
+    text = page.read_text()
+    assert text.startswith("a\n<!-- soak -->\nkept\n<!-- /soak -->\nb\n<!-- study -->\n")
+    assert f"\n| {name} | 4 | " in text
+    assert text.endswith(f"\n\n- study {name} / 4: broken\n\n<!-- /study -->\nc\n")

@@ -6,7 +6,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -108,28 +108,43 @@ def main() -> None:
         console.print(f"{number}/{len(planned)}  {case.part} {case.name}  {result.counted}  {took}  {verdict}")
         for line in result.failures:
             console.print(f"    {line}")
-    report = _report(record, options.folder)
-    console.print(report)
+    console.print(_report(record, options.folder))
     if options.write:
-        _write_page(report)
+        write_page(record)
     raise SystemExit(bool(record.failures))
 
 
 def _report(record: Record, folder: Path) -> str:
-    lines = [record.table([(name, part.description, part.unit) for name, part in PARTS.items()])]
-    lines += [f"\n{studies}"] if (studies := study.table(record.results)) else []
-    lines += [f"- {line}" for line in record.failures]
-    text = "\n".join(lines) + "\n"
+    tables = [table for table in (_counts(record, list(PARTS)), study.table(record.results)) if table]
+    text = "\n\n".join([*tables, *(f"- {line}" for line in record.failures)]) + "\n"
     (folder / "report.md").write_text(text)
     return text
 
 
-def _write_page(report: str) -> None:
-    before, begin, rest = PAGE.read_text().partition("<!-- soak -->\n")
-    _, end, after = rest.partition("<!-- /soak -->\n")
+def _counts(record: Record, names: Sequence[str]) -> str:
+    return record.table([(name, PARTS[name].description, PARTS[name].unit) for name in names])
+
+
+def write_page(record: Record, page: Path = PAGE) -> None:
+    """Write the tables of the record into a page: counts between its marks `soak`, simulated studies between `study`.
+
+    A part of the page is kept if the record has no results for it.
+    """
+    text = page.read_text()
+    counts = _counts(record, [name for name in PARTS if name != "study"])
+    for mark, table in {"soak": counts, "study": study.table(record.results)}.items():
+        if table:
+            failures = [f"- {line}" for line in record.failures if line.startswith("study ") == (mark == "study")]
+            before, begin, rest = text.partition(f"<!-- {mark} -->\n")
+            _, end, after = rest.partition(f"<!-- /{mark} -->\n")
+            content = "\n\n".join([_conditions(), table, *(["\n".join(failures)] if failures else [])])
+            text = f"{before}{begin}\n{content}\n\n{end}{after}"
+    page.write_text(text)
+
+
+def _conditions() -> str:
     versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
-    machine = f"{datetime.now().astimezone():%Y-%m-%d}, {os.cpu_count()} cores of {platform.machine()}, {versions}."
-    PAGE.write_text(f"{before}{begin}\n{machine}\n\n{report}\n{end}{after}")
+    return f"{datetime.now().astimezone():%Y-%m-%d}, {os.cpu_count()} cores of {platform.machine()}, {versions}."
 
 
 if __name__ == "__main__":

@@ -53,14 +53,14 @@ class Record:
             os.fsync(file.fileno())
 
     def table(self, parts: Iterable[tuple[str, str, str]]) -> str:
-        """The counts of each part, given as (key, description, unit), as a Markdown table."""
+        """The counts of each part, given as (key, description, unit), as a Markdown table; "" if no case was run."""
         lines = ["| what was done | cases | counted in the cases | failed |", "| --- | ---: | ---: | ---: |"]
         for key, description, unit in parts:
             mine = [result for case, result in self.results.items() if case.part == key]
             if mine:
                 count, failed = sum(result.counted for result in mine), sum(len(result.failures) for result in mine)
                 lines.append(f"| {description} | {len(mine)} | {count:,} {unit} | {failed} |")
-        return "\n".join(lines)
+        return "\n".join(lines) if len(lines) > 2 else ""
 
     @property
     def failures(self) -> list[str]:
