@@ -134,8 +134,15 @@ def conditions(groups: Sequence[Group]) -> list[str]:
             parts.append(f"{word}: all examples")
     counts = [len(group.runs) for group in groups if group.runs]
     seeds = sorted({run.seed for group in groups for run in group.runs})
-    numbers = f"{tables.seed_counts(counts)}: {shorten([*map(str, seeds)])}" if counts else "no finished run"
+    numbers = f"{tables.seed_counts(counts)}: {_list_seeds(seeds)}" if counts else "no finished run"
     return ["; ".join(parts), numbers]
+
+
+def _list_seeds(seeds: Sequence[int]) -> str:
+    """List seeds in increasing order, such as "0 to 4" for 0, 1, 2, 3, 4."""
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"{seeds[0]} to {seeds[-1]}"
+    return shorten([*map(str, seeds)])
 
 
 def training_commands(groups: Sequence[Group]) -> list[str]:

@@ -54,6 +54,13 @@ def test_the_page_says_what_the_groups_share(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("seeds", "listed"), [((3, 1, 2), "1 to 3"), ((0, 1, 3), "0, 1, 3")])
+def test_the_page_lists_the_seeds(seeds, listed, tmp_path):
+    for seed in seeds:
+        run(tmp_path / str(seed), "a", seed)
+    assert head(tmp_path)[3] == f"- n = 3 seeds: {listed}"
+
+
 def test_the_page_says_in_which_conditions_groups_differ(tmp_path):
     noisy = {"choices__noise": "symmetric", "noise___target_": "losslab.data.corruption.label_noise.Symmetric"}
     run(tmp_path / "a", "a", 0, data__batch_size=None, **noisy)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -283,6 +282,15 @@ def describe_shifts(runs: Sequence[LinearRun]) -> str:
     return f"{100 * runs[0].outlier_share:.0f} % of the targets are outliers: they move the minimum by {moved}"
 
 
+def _shifts_title(runs: Sequence[LinearRun]) -> str:
+    ordered = _farthest_first(runs)
+    farthest, nearest = ordered[0], ordered[-1]
+    start = f"{100 * farthest.outlier_share:.0f} % outliers move the minimum of {farthest.solution.label} by"
+    if len(runs) == 1:
+        return f"{start} {farthest.outlier_shift:.2g}"
+    return f"{start} {farthest.outlier_shift:.2g}, that of {nearest.solution.label} by {nearest.outlier_shift:.2g}"
+
+
 def _farthest_first(runs: Sequence[LinearRun]) -> list[LinearRun]:
     return sorted(runs, key=lambda run: -run.outlier_shift)
 
@@ -298,7 +306,7 @@ def draw_outliers(runs: Sequence[LinearRun]) -> Figure:
     else:
         _draw_shifts(axes, _farthest_first(runs))
     axes.grid(alpha=0.3)
-    axes.set_title(fill(describe_shifts(runs), 100), fontsize=10)
+    axes.set_title(_shifts_title(runs), fontsize=10)
     return figure
 
 
