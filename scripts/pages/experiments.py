@@ -6,10 +6,12 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any, Protocol
 
 from losslab.errors import LabError
 from losslab.io.tables import write_csv
+from losslab.study.settings import Settings, expand_groups
+from pages.freshness import Fingerprint, Staleness
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_OPTIONS = ("trainer=cpu",)
@@ -26,7 +30,7 @@ _SWEEP_OPTIONS = (*RUN_OPTIONS, "hydra.launcher.n_jobs=2")
 _COLUMNS = ("experiment", "label", "seed", "metric", "value")
 
 Records = dict[str, dict[str, Any]]
-"""Experiment name → its definition when it was run, the versions, and its duration in seconds."""
+"""Experiment name → its definition and hashes when it was run, the versions, and its duration in seconds."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,14 @@ class Experiment(Protocol):
 
     @property
     def definition(self) -> dict[str, Any]:
-        """Everything that determines the results; if it changes, the recorded results are stale."""
+        """The commands, and what else of the page determines the results; if it changes, the results are stale."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `run` continues what an interrupted call has left in its working directory."""
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Compose the configurations of all runs, one of those that differ only in the seed."""
 
     def run(self, work_dir: Path, results_dir: Path) -> list[Result]:
         """Run the commands.
@@ -64,16 +75,48 @@ def run_experiments(experiments: Iterable[Experiment], folder: Path) -> None:
     """Run experiments one after the other; each replaces its earlier results as soon as it has finished."""
     folder.mkdir(exist_ok=True)
     for experiment in experiments:
+        fingerprint = fingerprint_of(experiment)
         start = perf_counter()
-        with tempfile.TemporaryDirectory() as work_dir:
-            new = experiment.run(Path(work_dir), folder)
+        with working_directory(experiment, folder.name, fingerprint) as work_dir:
+            new = experiment.run(work_dir, folder)
         record = {"conditions": conditions(), "seconds": round(perf_counter() - start)} | experiment.definition
         results = [result for result in read_results(folder) if result.experiment != experiment.name] + new
-        rows = ((*astuple(result)[:-1], f"{result.value:.15g}") for result in results)
+        rows = ((*astuple(result)[:-1], format_value(result.value)) for result in results)
         write_csv(folder / "runs.csv", _COLUMNS, rows)
-        records = read_records(folder) | {experiment.name: record}
-        (folder / "campaign.json").write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n")
+        write_records(folder, read_records(folder) | {experiment.name: record | fingerprint.record()})
         print(f"{experiment.name}: {record['seconds']} s", flush=True)
+
+
+@contextmanager
+def working_directory(experiment: Experiment, page: str, fingerprint: Fingerprint) -> Iterator[Path]:
+    """Provide a working directory, which is deleted afterwards.
+
+    That of a resumable experiment is outputs/pages/PAGE/NAME. It is kept after an interruption, and used again unless
+    the experiment has changed since.
+    """
+    if not experiment.resumable:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    work_dir = ROOT / "outputs" / "pages" / page / experiment.name
+    state = json.dumps(experiment.definition | fingerprint.record(), indent=2)
+    file = work_dir / "experiment.json"
+    if not file.is_file() or file.read_text() != state:
+        shutil.rmtree(work_dir, ignore_errors=True)
+        work_dir.mkdir(parents=True)
+        file.write_text(state)
+    yield work_dir
+    shutil.rmtree(work_dir)
+
+
+def fingerprint_of(experiment: Experiment) -> Fingerprint:
+    """Compute the present fingerprint of an experiment."""
+    return Fingerprint.of(experiment.configurations())
+
+
+def format_value(value: float) -> str:
+    """Format a value as in runs.csv."""
+    return f"{value:.15g}"
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -95,13 +138,17 @@ def read_records(folder: Path) -> Records:
     return records
 
 
-def find_stale(experiments: Iterable[Experiment], records: Records) -> list[str]:
-    """List the experiments whose definition differs from the recorded one, or that were never run."""
-    return [
-        experiment.name
+def write_records(folder: Path, records: Records) -> None:
+    """Write the records of all experiments."""
+    (folder / "campaign.json").write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n")
+
+
+def staleness(experiments: Iterable[Experiment], records: Records) -> dict[str, Staleness]:
+    """Say for each experiment what has changed since it was recorded."""
+    return {
+        experiment.name: Staleness.of(experiment.definition, records.get(experiment.name), fingerprint_of(experiment))
         for experiment in experiments
-        if any(records.get(experiment.name, {}).get(key) != value for key, value in experiment.definition.items())
-    ]
+    }
 
 
 def conditions() -> str:
@@ -119,6 +166,12 @@ def summarize_conditions(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     }
 
 
+def expand(command: str) -> list[list[str]]:
+    """List the overrides of the runs of a command `python train.py ...`, with only the first of its seeds."""
+    arguments = [each for each in shlex.split(command)[2:] if each != "-m" and not each.startswith("seed=")]
+    return [[*job, *RUN_OPTIONS] for job in expand_groups(arguments, Settings(tune=()))]
+
+
 def run_sweep(command: str, work_dir: Path) -> Path:
     """Run the command of a sweep, and return the sweep folder.
 
@@ -131,19 +184,24 @@ def run_sweep(command: str, work_dir: Path) -> Path:
     return folder
 
 
-def run_command(command: str, work_dir: Path, options: tuple[str, ...] = RUN_OPTIONS) -> None:
-    """Run a command `python SCRIPT ...` with additional options.
+def run_command(
+    command: str, work_dir: Path, options: tuple[str, ...] = RUN_OPTIONS, *, show_output: bool = False
+) -> None:
+    """Run a command `python SCRIPT ...` or `losslab VERB ...` with additional options.
 
     Raises:
         LabError: the command failed.
     """
-    _, script, *arguments = shlex.split(command)
+    program, first, *arguments = shlex.split(command)
+    start = ["-m", "losslab.cli", first] if program == "losslab" else [str(ROOT / first)]
     done = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments, *options],
+        [sys.executable, *start, *arguments, *options],
         cwd=work_dir,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         check=False,
-        capture_output=True,
+        capture_output=not show_output,
         text=True,
     )
     if done.returncode:
-        raise LabError(f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        output = "" if show_output else f":\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        raise LabError(f"{command} failed{output}")

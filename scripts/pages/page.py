@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pages.experiments import Experiment, Records, Result, find_stale, read_records, read_results
+from pages.experiments import Experiment, Records, Result, read_records, read_results, staleness
+from pages.freshness import Staleness
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Page:
         self.write_figures(*content)
         (docs / f"{self.name}.md").write_text(self.text(*content))
 
-    def stale(self, docs: Path) -> list[str]:
-        """List the experiments that must run again, and the page if its text does not match the recorded results."""
-        current = (docs / f"{self.name}.md").read_text() == self.text(*self._content(docs))
-        experiments = find_stale(self.experiments, read_records(docs / self.name))
-        return experiments if current else [*experiments, f"{self.name}.md"]
+    def text_is_current(self, docs: Path) -> bool:
+        """Return whether the text of the page matches the recorded results."""
+        return (docs / f"{self.name}.md").read_text() == self.text(*self._content(docs))
+
+    def staleness(self, docs: Path) -> dict[str, Staleness]:
+        """Say for each experiment what has changed since it was recorded."""
+        return staleness(self.experiments, read_records(docs / self.name))
 
     def _content(self, docs: Path) -> tuple[list[Result], Records, Path]:
         folder = docs / self.name

@@ -4,9 +4,11 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pages.choosing_guide.measures import measure
-from pages.experiments import Result, run_command, run_sweep
+from pages.experiments import Result, expand, run_command, run_sweep
+from pages.freshness import compose
 
 SEEDS = 4
 BARE = ("callbacks=none", "logger=none")
@@ -63,6 +65,12 @@ class Situation:
     def definition(self) -> dict[str, list[str]]:
         """What determines the results: the commands."""
         return {"commands": self.commands}
+
+    resumable = False
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Compose the configuration of each run."""
+        return compose(job for command in self.commands for job in expand(command))
 
     def step(self, metric: str) -> float:
         """Smallest possible change of a metric: one test example for an accuracy, 0 for other metrics."""

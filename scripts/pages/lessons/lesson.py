@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from losslab.analysis.compare import Group, MetricComparison, Run, compare
 from losslab.analysis.compare.differences import compare_metric
 from losslab.runs import RunFolder
-from pages.experiments import ROOT, Result, run_sweep
+from pages.experiments import ROOT, RUN_OPTIONS, Result, run_sweep
+from pages.freshness import compose
 from pages.lessons.curves import CurvesSpec, collect_points, write_points
 
 _PART = re.compile(r"^# (Question|Command|Cost|Expected):\s+(.*(?:\n# {5,}.*)*)", re.MULTILINE)
@@ -152,6 +153,12 @@ class Lesson:
     def definition(self) -> dict[str, Any]:
         """What determines the results: the command and the content of the preset."""
         return {"command": self.preset.command, "preset": self.preset.body}
+
+    resumable = False
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Compose the configuration of each run."""
+        return compose([*job, *RUN_OPTIONS] for job in self.preset.jobs(1))
 
     @property
     def metrics(self) -> tuple[str, ...]:

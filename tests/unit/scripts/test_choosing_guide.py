@@ -1,18 +1,14 @@
-"""docs/choosing.md: its statements about gradients are correct, and the page is up to date with its results."""
+"""docs/choosing.md: its statements about gradients are correct."""
 
-import json
 from math import exp, log
 from pathlib import Path
 
 import pytest
 import torch
-from pages import __main__ as command
-from pages import experiments
-from pages.choosing_guide import PAGE, gradients, measures, tables
+from pages.choosing_guide import gradients, measures, tables
 from pages.choosing_guide.situation import Situation, Sweep
 from pages.choosing_guide.text import SITUATIONS
 from pages.experiments import Result
-from pages.page import Page
 
 from losslab.data.corruption.value_noise import Outliers
 from losslab.data.synthetic import LinearSynthetic
@@ -126,15 +122,6 @@ def test_the_initial_gradient_of_the_reference_loss_has_ratio_1(first_gradients)
     assert {one.ratio for one in first_gradients if one.loss == one.reference} == {1.0}
 
 
-def test_the_page_is_up_to_date():
-    assert PAGE.stale(DOCS) == [], "python scripts/pages choosing NAME, or --text if only the text changed"
-
-
-def test_a_changed_command_makes_the_page_stale(monkeypatch):
-    monkeypatch.setattr(Sweep, "command", "python train.py")
-    assert {one.name for one in PAGE.experiments} <= set(PAGE.stale(DOCS))
-
-
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
 def test_a_situation_compares_losses_that_exist(situation):
     named = {
@@ -188,59 +175,3 @@ def test_the_error_of_log_sigma_is_0_for_the_true_sigma_and_its_standard_deviati
         atomic.write_with_checksum(experiment.folder.last, lambda file: torch.save(state, file))
     found = measures.deviation_error(experiment.folder.path, {"train/mse_given": 0.02**2})
     assert found == pytest.approx(error, abs=0.05)
-
-
-def test_an_unknown_experiment_is_an_error_that_names_it(capsys):
-    with pytest.raises(SystemExit):
-        command.main(["choosing", "everything"])
-    assert "there is no experiment everything on this page; there are gaussian, outliers" in capsys.readouterr().err
-
-
-class Counted:
-    """Experiment that counts how often it is run."""
-
-    def __init__(self, name):
-        self.name, self.definition, self.runs = name, {"commands": [name]}, 0
-
-    def run(self, *_):
-        self.runs += 1
-        return [Result(self.name, "loss=mse", 0, "test/mse", self.runs / 3)]
-
-
-@pytest.fixture
-def page(tmp_path, monkeypatch):
-    page = Page("own", [Counted("a"), Counted("b")], lambda results, *_: f"{len(results)} results\n", lambda *_: None)
-    monkeypatch.setattr(command, "PAGES", {"own": page})
-    monkeypatch.setattr(command, "ROOT", tmp_path)
-    (tmp_path / "docs").mkdir()
-    return page
-
-
-def test_each_experiment_replaces_its_own_results(page, tmp_path):
-    command.main(["own"])
-    command.main(["own", "b"])
-    assert [one.runs for one in page.experiments] == [1, 2]
-    assert [each.value for each in experiments.read_results(tmp_path / "docs" / "own")] == pytest.approx([1 / 3, 2 / 3])
-    assert (tmp_path / "docs" / "own.md").read_text() == "2 results\n"
-    assert page.stale(tmp_path / "docs") == []
-
-
-def test_resume_runs_only_experiments_without_results_for_their_current_definition(page, tmp_path):
-    command.main(["own", "a"])
-    command.main(["own", "--resume"])
-    assert [one.runs for one in page.experiments] == [1, 1]
-    page.experiments[0].definition = {"commands": ["another"]}
-    assert page.stale(tmp_path / "docs") == ["a"]
-    command.main(["own", "--resume"])
-    assert [one.runs for one in page.experiments] == [2, 1]
-    record = json.loads((tmp_path / "docs" / "own" / "campaign.json").read_text())["a"]
-    assert record["commands"] == ["another"]
-    assert "torch " in record["conditions"]
-
-
-def test_the_option_text_runs_no_experiment(page, capsys):
-    command.main(["own", "--text"])
-    assert [one.runs for one in page.experiments] == [0, 0]
-    with pytest.raises(SystemExit):
-        command.main(["own", "a", "--text"])
-    assert "--text runs nothing: leave out names and --resume" in capsys.readouterr().err
