@@ -62,6 +62,12 @@ class Answer:
         return self.race.rows[self.race.reference].label
 
     @property
+    def test_examples(self) -> int | None:
+        """The number of test examples of a run; None if it is not known, or differs between runs."""
+        sizes = {len(scores) for row in self.race.rows for scores in row.items.values()}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    @property
     def in_points(self) -> bool:
         """Whether the metric is a share, whose differences are in points."""
         return not self.race.scale.by_ratio and 0 < self.race.scale.margin < 1
@@ -202,6 +208,7 @@ class Answer:
         chosen = "was named in the command" if settings.reference else "is the best group after tuning, on other seeds"
         size = f"a difference of {self.margin_text} or more"
         comparisons = len(race.compared())
+        test = f"{self.test_examples:,} test examples" if self.test_examples else "test data"
         return [
             (
                 f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group, seeds {FIRST_TUNING_SEED} "
@@ -213,7 +220,7 @@ class Answer:
                 "initial weights, batches and data. "
                 f"The groups are compared after {_join([*map(str, race.sizes)])} seeds."
             ),
-            "Each run is measured on the test data, with the weights of its best epoch on the validation data.",
+            f"Each run is measured on the {test}, with the weights of its best epoch on the validation data.",
             f"The reference, {self.reference}, {chosen}.",
             (
                 "Better or worse: the paired t test rejects that there is no difference. Equivalent: two one-sided t "

@@ -413,3 +413,15 @@ def test_56_groups_are_drawn(draw):
     figure = draw(make_answer(groups, trials={label: grid(0.5, mean, 0.3) for label, mean in groups.items()}))
     encode_png(figure)
     assert len(row_labels(figure.axes[0])) == (12 if draw is draw_one_rate else 56)
+
+
+# The text
+
+
+@pytest.mark.parametrize(
+    ("items", "measured"),
+    [([[1, 0, 1], [1, 1, 1]], "3 test examples"), ([[1, 0], [1, 1, 1]], "test data"), ((), "test data")],
+)
+def test_the_protocol_says_how_many_test_examples_there_are(items, measured):
+    protocol = make_answer({"cross_entropy": 0.9, "mse": 0.95}, items=items).protocol()
+    assert any(f"is measured on the {measured}, with" in line for line in protocol)
