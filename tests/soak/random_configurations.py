@@ -57,7 +57,7 @@ OTHERS = (
 _DATA = {
     **dict.fromkeys(("line", "linear_synthetic", "diabetes", "counts"), Kind.VALUES),
     **dict.fromkeys(("digits", "image_folder", "cifar10"), Kind.INDEX),
-    "breast_cancer": Kind.BINARY,
+    **dict.fromkeys(("breast_cancer", "multilabel_synthetic"), Kind.BINARY),
 }
 _IMAGES = "given"
 """The folder of the image files, inside the working directory of a trial."""

@@ -1,4 +1,4 @@
-"""Data sets that scikit-learn includes, without a download: breast cancer, diabetes and digits."""
+"""Data sets of scikit-learn, without a download: breast cancer, diabetes, digits, and drawn examples with labels."""
 
 from abc import abstractmethod
 from typing import Any
@@ -133,3 +133,51 @@ class Digits(SplitDataModule):
         small = torch.from_numpy(x).float().view(-1, 1, 8, 8) * (255 / 16)
         images = F.interpolate(small, size=self.spec.input_shape[1:], mode="bilinear", antialias=True)
         return images.round().byte().permute(0, 2, 3, 1).repeat(1, 1, 1, 3), torch.from_numpy(y)
+
+
+class MultilabelSynthetic(SplitDataModule):
+    """Examples with several labels each, of which most are 0, drawn by `make_multilabel_classification`.
+
+    Each label has a distribution of words. The words of an example are drawn from those of its labels; the inputs are
+    the counts of the words, standardised. Labels are not equally frequent, and some examples have none.
+
+    Args:
+        n: number of examples of all splits together.
+        features: number of words.
+        labels: number K of labels.
+        positives: mean number of labels of an example, the mean of a Poisson distribution.
+        data_seed: seed of the distributions and the examples, scikit-learn's `random_state`.
+        batch_size, eval_batch_size, split_seed, seed: see `SplitDataModule`.
+    """
+
+    def __init__(
+        self,
+        n: int = 4000,
+        features: int = 40,
+        labels: int = 40,
+        positives: int = 2,
+        batch_size: int | None = 128,
+        eval_batch_size: int | None = None,
+        split_seed: int = 0,
+        data_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, split_seed, seed)
+        if n < 7 or features < 1 or not 0 < positives <= labels:
+            raise LabError(
+                f"multilabel_synthetic needs n ≥ 7, features ≥ 1 and 0 < positives ≤ labels: got n={n}, "
+                f"features={features}, positives={positives}, labels={labels}"
+            )
+        self.n, self.positives, self.data_seed = n, positives, data_seed
+        self.spec = DataSpec(Task.MULTILABEL, Kind.BINARY, input_shape=(features,), targets=labels)
+
+    def read(self) -> tuple[Any, Any]:
+        from sklearn.datasets import make_multilabel_classification  # noqa: PLC0415 -- a second to import
+
+        return make_multilabel_classification(
+            n_samples=self.n,
+            n_features=self.spec.input_shape[0],
+            n_classes=self.spec.targets,
+            n_labels=self.positives,
+            random_state=self.data_seed % 2**32,
+        )

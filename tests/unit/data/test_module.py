@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from losslab.data.module import split_rows
-from losslab.data.sklearn_datasets import BreastCancer, Diabetes, Digits
+from losslab.data.sklearn_datasets import BreastCancer, Diabetes, Digits, MultilabelSynthetic
 from losslab.data.synthetic import Counts, Line, LinearSynthetic
 from losslab.errors import LabError
 from losslab.targets import Task
 
-ALL = [Line, LinearSynthetic, Counts, Diabetes, BreastCancer, Digits]
+ALL = [Line, LinearSynthetic, Counts, Diabetes, BreastCancer, Digits, MultilabelSynthetic]
 
 
 @pytest.mark.parametrize("module", ALL)
@@ -41,7 +41,7 @@ def test_no_example_is_lost_at_any_batch_size(module):
         assert seen == sorted(data.splits[split].index.tolist())
 
 
-@pytest.mark.parametrize("module", [Diabetes, BreastCancer, Digits])
+@pytest.mark.parametrize("module", [Diabetes, BreastCancer, Digits, MultilabelSynthetic])
 def test_splits_do_not_overlap(module):
     data = module()
     data.setup()
@@ -49,7 +49,7 @@ def test_splits_do_not_overlap(module):
     assert sum(map(len, parts)) == len(set.union(*parts))
 
 
-@pytest.mark.parametrize("module", [Diabetes, BreastCancer])
+@pytest.mark.parametrize("module", [Diabetes, BreastCancer, MultilabelSynthetic])
 def test_features_are_standardised_by_training_statistics(module):
     data = module()
     data.setup()
@@ -69,6 +69,27 @@ def test_a_batch_size_below_1_is_refused(name, size):
 def test_a_split_larger_than_the_data_is_refused():
     with pytest.raises(LabError, match="cannot split 10"):
         split_rows(10, (8, 3), seed=0)
+
+
+def test_multilabel_examples_have_few_labels_that_follow_from_their_words():
+    data = MultilabelSynthetic(n=3000, features=30, labels=20, positives=2)
+    data.setup()
+    train = data.splits["train"]
+    labels = train.target.sum(1)
+    assert (train.size, data.spec.targets) == (2100, 20)
+    assert labels.mean().item() == pytest.approx(2, abs=0.15)
+    assert labels.max() > 3
+    weights = torch.linalg.lstsq(train.inputs, train.target - train.target.mean(0)).solution
+    test = data.splits["test"]
+    score = test.inputs @ weights
+    above = [score[test.target[:, k] == 1, k].mean() > score[test.target[:, k] == 0, k].mean() for k in range(20)]
+    assert all(above)
+
+
+@pytest.mark.parametrize("options", [{"n": 6}, {"features": 0}, {"positives": 0}, {"labels": 3, "positives": 4}])
+def test_impossible_multilabel_data_are_refused(options):
+    with pytest.raises(LabError, match="multilabel_synthetic needs n ≥ 7"):
+        MultilabelSynthetic(**options)
 
 
 def test_digits_have_the_configured_size():

@@ -88,6 +88,7 @@ def test_run_of_any_precision_can_be_examined(train, caplog, precision):
 LOSSES = {
     "line": ("mse", "huber"), "linear_synthetic": ("mse", "gaussian_nll"), "diabetes": ("mse", "l1"),
     "counts": ("mse", "poisson_nll"), "breast_cancer": ("bce", "hinge"), "digits": ("cross_entropy", "bce", "mse"),
+    "multilabel_synthetic": ("bce", "sigmoid_focal"),
 }  # fmt: skip
 PRESETS = [(model, data) for data in LOSSES for model in ("linear", "mlp")] + [("cifar_cnn", "digits")]
 
