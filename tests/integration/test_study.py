@@ -77,6 +77,25 @@ def test_each_loss_gets_the_same_rates_and_is_raced_at_its_best_on_other_seeds(u
     assert max(seeds) < 10_000
 
 
+@pytest.mark.parametrize(
+    ("arguments", "methods"),
+    [
+        (("data=digits", "data.size=8", "loss=bce,brier"), set()),  # one-vs-all: no logits of a softmax
+        (
+            ("data=multilabel_synthetic", "loss=bce,sigmoid_focal", "study.metric=f1"),
+            {"bce + temperature", "bce + f1 thresholds"},
+        ),
+    ],
+    ids=["one-vs-all", "several labels"],
+)
+def test_bce_is_raced_with_the_methods_after_training_that_fit_the_data(tmp_path, arguments, methods):
+    short = ("trainer=cpu", "trainer.max_epochs=1", "logger=none", "study.tune=[]", "study.tune_seeds=1",
+             "study.first_seeds=2", "study.max_seeds=2", "run_dir=done")  # fmt: skip
+    code, _, errors = study("model=mlp", *arguments, *short, cwd=tmp_path)
+    assert code == 0, errors
+    assert {row for row in values(tmp_path / "done") if "+" in row} == methods
+
+
 def test_compare_reads_the_race_as_any_sweep(undisturbed):
     folder, _ = undisturbed
     done = python(*VERB, "compare", "race", cwd=folder)

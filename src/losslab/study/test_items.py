@@ -100,9 +100,12 @@ def _evaluate(job: EvaluationJob) -> TestItems:
 
         val = collect_outputs(experiment, "val")
         spec, loss = experiment.data.spec, experiment.learner.loss
-        fit_logits = calibration.find_logits(loss, val.outputs, spec.task)
-        logits, truth = calibration.find_logits(loss, test.outputs, spec.task), predictions.truth
-        for name in _methods(experiment):
+        truth, methods = predictions.truth, _methods(experiment, metric)
+        try:
+            fit_logits, logits = (calibration.find_logits(loss, each.outputs, spec.task) for each in (val, test))
+        except LabError:  # bce on exclusive classes: its outputs are no logits of a softmax
+            methods = []
+        for name in methods:
             try:
                 fitted = calibration.fit_calibration(
                     name, fit_logits, val.truth.numpy(), spec.task, class_counts=experiment.data.metadata.class_counts
@@ -118,14 +121,17 @@ def _evaluate(job: EvaluationJob) -> TestItems:
     return TestItems(metrics, found, checksum)
 
 
-def _methods(experiment: "Experiment") -> list[str]:
-    """Return the methods that may change something: no thresholds for exclusive classes, no prior that is uniform."""
+def _methods(experiment: "Experiment", metric: str) -> list[str]:
+    """Return the methods that may change something: no thresholds for exclusive classes, no prior that is uniform.
+
+    Thresholds are fitted for the highest accuracy, or if the metric is F1 for the highest F1.
+    """
     from losslab.targets import Task  # noqa: PLC0415
 
     counts = experiment.data.metadata.class_counts
     methods = ["temperature"]
     if experiment.data.spec.task is not Task.MULTICLASS:
-        methods.append("thresholds")
+        methods.append("f1_thresholds" if metric == "f1" else "thresholds")
     elif counts is not None and max(counts) > 1.2 * min(counts):
         methods.append("logit_adjustment")
     return methods
