@@ -33,7 +33,7 @@ def trusting(packages: tuple[str, ...]) -> Iterator[None]:
 
 
 def network_of(run: str | None) -> nn.Module | None:
-    """Return a network that computes log-probabilities with the best weights of a finished run; None if `run` is None.
+    """Return a network that computes logits (N, C) with the best weights of a finished run; None if `run` is None.
 
     Raises:
         LabError: the run does not exist, or has no weights.
@@ -46,7 +46,7 @@ def network_of(run: str | None) -> nn.Module | None:
     loss = make_loss(config["loss"], data.spec.kind, data.spec.targets, warn="nothing")
     network = make_network(config, data.spec, loss)
     weights.load_network(network, folder.weights if folder.weights.is_file() else folder.checkpoint("best"))
-    return _Teacher(network, loss)
+    return _Teacher(network, loss, loss.outputs(data.spec.targets))
 
 
 def with_teacher(run: str | None, config: Any) -> Any:
@@ -59,15 +59,29 @@ def with_teacher(run: str | None, config: Any) -> Any:
 
 
 class _Teacher(nn.Module):
-    """A network that returns log-probabilities (N, C), which the loss of its own training run computes from outputs.
+    """A network that returns logits (N, C), whose softmax are the probabilities that the loss of its run computes.
 
-    If the outputs are logits, the log-probabilities are the logits minus a constant for each example.
+    They are the outputs themselves if the loss takes the softmax of its outputs. Otherwise (one-vs-all, squared error)
+    they are the logarithms of the probabilities, of which those below the smallest normal number are raised to it.
+
+    Args:
+        network: trained network.
+        loss: loss of its training run.
+        outputs: number of outputs of the network.
     """
 
-    def __init__(self, network: nn.Module, loss: Loss) -> None:
+    def __init__(self, network: nn.Module, loss: Loss, outputs: int) -> None:
         super().__init__()
         self.network, self.loss = network, loss
+        sample = torch.randn(8, outputs, generator=torch.Generator().manual_seed(0))
+        logits, probabilities = loss.to_logits(sample), loss.to_probabilities(sample)
+        # The probabilities of a large margin are 0 in float32, but at a high temperature they count.
+        self._gives_logits = logits is not None and torch.allclose(logits.softmax(1), probabilities, atol=1e-6)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        probabilities = self.loss.to_probabilities(self.network(inputs))
+        outputs = self.network(inputs)
+        logits = self.loss.to_logits(outputs) if self._gives_logits else None
+        if logits is not None:
+            return logits
+        probabilities = self.loss.to_probabilities(outputs)
         return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()

@@ -11,6 +11,7 @@ from losslab.runs import RunFolder
 from losslab.training import experiment as lab
 from losslab.training import weights
 from losslab.training.config import compose
+from losslab.training.teacher import _Teacher
 
 Z = torch.randn(8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 V = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -111,6 +112,20 @@ def test_a_student_learns_from_a_run_and_is_evaluated_without_it(train, teacher,
     weights.load(again.learner, student.folder.best)
     measured = lab.evaluate(again, "test")
     assert measured["test/loss/teacher"] == pytest.approx(results["test/loss/teacher"], rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_teacher_gives_its_logits_of_any_margin(temperature, dtype):
+    logits = torch.tensor([[0.0, -100.0, -300.0], [12.0, 0.0, 4.0]]).to(dtype)
+    given = _Teacher(torch.nn.Identity(), CrossEntropy(), outputs=3)(logits)
+    soft = (given.float() / temperature).softmax(1)
+    torch.testing.assert_close(soft, (logits.float() / temperature).softmax(1), rtol=1e-5, atol=1e-9)
+
+
+def test_a_teacher_trained_one_vs_all_gives_the_logarithms_of_its_probabilities():
+    given = _Teacher(torch.nn.Identity(), BCE(), outputs=5)(Z)
+    torch.testing.assert_close(given, Z.sigmoid().log())
 
 
 def test_a_student_with_a_teacher_weight_of_0_learns_as_without_a_teacher(train, teacher):
