@@ -174,10 +174,11 @@ class MultilabelSynthetic(SplitDataModule):
     def read(self) -> tuple[Any, Any]:
         from sklearn.datasets import make_multilabel_classification  # noqa: PLC0415 -- a second to import
 
-        return make_multilabel_classification(
+        x, y = make_multilabel_classification(
             n_samples=self.n,
             n_features=self.spec.input_shape[0],
             n_classes=self.spec.targets,
             n_labels=self.positives,
             random_state=self.data_seed % 2**32,
         )
+        return x, y
