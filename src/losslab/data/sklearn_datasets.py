@@ -1,6 +1,7 @@
 """Data sets of scikit-learn, without a download: breast cancer, diabetes, digits, and drawn examples with labels."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -108,6 +109,7 @@ class Digits(SplitDataModule):
         size: side of the enlarged images in pixels; the default is the size of CIFAR-10's images.
         crop, cutout: augmentation of the training images; see `Augment`. Digits are never mirrored.
         batch_size, eval_batch_size, split_seed, seed: see `SplitDataModule`.
+        classes: the digits to keep, which become the classes 0, 1, ... in this order; None for all.
     """
 
     def __init__(
@@ -119,12 +121,17 @@ class Digits(SplitDataModule):
         eval_batch_size: int | None = 500,
         split_seed: int = 0,
         seed: int = 0,
+        classes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, split_seed, seed)
         if size < 1:
             raise LabError(f"data.size must be 1 or more pixels, got {size}")
+        kept = list(range(10)) if classes is None else list(classes)
+        if len(kept) < 2 or len(set(kept)) < len(kept) or not set(kept) <= set(range(10)):
+            raise LabError(f"data.classes must be two or more different digits from 0 to 9, got {kept}")
         self.augment = Augment(crop, cutout=cutout) if crop or cutout else None
-        self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=10, class_names=tuple("0123456789"))
+        names = tuple(map(str, kept))
+        self.spec = DataSpec(Task.MULTICLASS, Kind.INDEX, (3, size, size), targets=len(kept), class_names=names)
 
     def read(self) -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits  # noqa: PLC0415 -- a second to import
@@ -132,7 +139,10 @@ class Digits(SplitDataModule):
         x, y = load_digits(return_X_y=True)
         small = torch.from_numpy(x).float().view(-1, 1, 8, 8) * (255 / 16)
         images = F.interpolate(small, size=self.spec.input_shape[1:], mode="bilinear", antialias=True)
-        return images.round().byte().permute(0, 2, 3, 1).repeat(1, 1, 1, 3), torch.from_numpy(y)
+        images = images.round().byte().permute(0, 2, 3, 1).repeat(1, 1, 1, 3)
+        is_class = torch.from_numpy(y)[:, None] == torch.tensor([int(name) for name in self.spec.class_names])
+        kept = is_class.any(1)
+        return images[kept], is_class[kept].int().argmax(1)
 
 
 class MultilabelSynthetic(SplitDataModule):

@@ -86,6 +86,20 @@ def test_multilabel_examples_have_few_labels_that_follow_from_their_words():
     assert all(above)
 
 
+def test_some_digits_become_the_classes_of_their_own_data():
+    data, whole = Digits(size=8, classes=(7, 2)), Digits(size=8)
+    (images, target), (all_images, digit) = data.read(), whole.read()
+    assert (data.spec.targets, data.spec.class_names) == (2, ("7", "2"))
+    assert torch.equal(images[target == 0], all_images[digit == 7])
+    assert torch.equal(images[target == 1], all_images[digit == 2])
+
+
+@pytest.mark.parametrize("classes", [(1,), (1, 1), (1, 10), (1, "x")])
+def test_classes_that_are_no_digits_are_refused(classes):
+    with pytest.raises(LabError, match=r"data\.classes must be two or more different digits"):
+        Digits(classes=classes)
+
+
 @pytest.mark.parametrize("options", [{"n": 6}, {"features": 0}, {"positives": 0}, {"labels": 3, "positives": 4}])
 def test_impossible_multilabel_data_are_refused(options):
     with pytest.raises(LabError, match="multilabel_synthetic needs n ≥ 7"):
