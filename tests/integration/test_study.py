@@ -172,6 +172,7 @@ def test_a_study_is_not_continued_as_a_sweep(undisturbed, part):
     [
         ("loss._target_=os.system", "os.system"),
         ("hydra.callbacks.evil._target_=os.system", "hydra.callbacks.evil._target_"),
+        ("data.verify=false", "add data.verify=... to the command"),
     ],
 )
 def test_the_folder_of_a_study_cannot_name_code_to_run(tmp_path, override, said):

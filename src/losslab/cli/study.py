@@ -14,7 +14,7 @@ from losslab.cli.process import one_line_errors
 from losslab.errors import LabError
 from losslab.io.untrusted import read_json
 from losslab.runs import trust
-from losslab.study.settings import Settings, expand_groups
+from losslab.study.settings import TYPED_AGAIN, Settings, expand_groups
 from losslab.sweep.resume import FLAGS
 from losslab.training.config import ProcessContext, compose
 from losslab.training.distributed import spawn
@@ -85,8 +85,8 @@ def _continued(folder: Path, changes: Sequence[str]) -> list[str]:
     kept = [each for each in recorded if _key(each) not in left_out]
     for key in map(_key, kept):
         is_hydra = key.startswith(("hydra", "-")) and key not in _RECORDED_SETTINGS
-        if is_hydra or key in {"data.url", "data.verify"}:
-            raise LabError(f"{file} sets {key}, which is not read from a folder: type the command again")
+        if is_hydra or key in TYPED_AGAIN:
+            raise LabError(f"{file} sets {key}, which is not read from a folder: add {key}=... to the command")
     _check_trust(kept, file, changes)
     return [*kept, *changes]
 

@@ -19,6 +19,8 @@ Trial = dict[str, float]
 
 FIRST_TUNING_SEED = 10_000
 """The seed of the first run of each trial. The race has the seeds 0, 1, 2, ..., so no run of it was tuned on."""
+TYPED_AGAIN = ("data.url", "data.verify")
+"""The keys that are not read from the folder of a study, since with them it would choose what is downloaded."""
 LEARNING_RATE = "optimizer.lr"
 _STEP = 10**0.5
 """The ratio of neighbouring learning rates."""

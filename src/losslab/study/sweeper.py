@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from losslab.study.answer import ANSWER, Answer, mean_seconds, write_answer
 from losslab.study.race import Race, Row, Scale
 from losslab.study.settings import (
     FIRST_TUNING_SEED,
+    TYPED_AGAIN,
     Design,
     Group,
     Settings,
@@ -76,7 +78,7 @@ class StudySweeper:
         except BaseException:
             if context.sweep is not None:
                 # not logger.exception: the error is reported once, where the process ends
-                logger.error("not finished; to continue: losslab study resume=%s", runs.display_path(folder))  # noqa: TRY400
+                logger.error("not finished; to continue: %s", _resume_command(folder, command))  # noqa: TRY400
             with contextlib.suppress(OSError):
                 folder.rmdir()  # if nothing was written
             raise
@@ -126,10 +128,8 @@ class Study:
         self._run_first()
         self._log_plan()
         if self.settings.dry_run:
-            logger.info(
-                "dry run       stopped; the first runs are kept for losslab study resume=%s",
-                runs.display_path(self.folder),
-            )
+            again = _resume_command(self.folder, self.command)
+            logger.info("dry run       stopped; the first runs are kept for %s", again)
             return
         tunings = self.tune()
         race = self.race(tunings)
@@ -318,6 +318,11 @@ def _as_typed(overrides: Any) -> list[str]:
     """Return the command of `losslab study` for a study that was started with hydra/sweeper=study."""
     settings = [text for text in overrides.hydra if text.startswith("hydra.sweeper.")]
     return [*overrides.task, *(text.replace("hydra.sweeper.", "study.", 1) for text in settings)]
+
+
+def _resume_command(folder: Path, command: Sequence[str]) -> str:
+    typed_again = [word for word in command if word.lstrip("+").partition("=")[0] in TYPED_AGAIN]
+    return shlex.join(["losslab", "study", f"resume={runs.display_path(folder)}", *typed_again])
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
