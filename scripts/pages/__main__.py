@@ -10,11 +10,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the t
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
 
-from pages import choosing_guide, lessons
+from pages import atlas, choosing_guide, lessons
 from pages.experiments import run_experiments
 from pages.verification import choose, read_all, verify
 
-PAGES = {page.name: page for page in (choosing_guide.PAGE, lessons.PAGE)}
+PAGES = {page.name: page for page in (atlas.PAGE, choosing_guide.PAGE, lessons.PAGE)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
