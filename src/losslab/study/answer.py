@@ -211,8 +211,9 @@ class Answer:
         test = f"{self.test_examples:,} test examples" if self.test_examples else "test data"
         return [
             (
-                f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group, seeds {FIRST_TUNING_SEED} "
-                f"to {last_seed}. The best mean of val/{scale.metric} wins; a run that diverges is the worst."
+                f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group{self._refined()}, seeds "
+                f"{FIRST_TUNING_SEED} to {last_seed}. The best mean of val/{scale.metric} wins; a run that diverges is "
+                "the worst."
             ),
             f"{edge} at the edge of the grid{', so it may be better still beyond' if edges else ''}.",
             (
@@ -236,6 +237,10 @@ class Answer:
             ),
             "Another test set: the 95 % interval of the difference over test examples, for these networks (bootstrap).",
         ]
+
+    def _refined(self) -> str:
+        count = 2 * self.settings.refinements if any(tuning.is_grid for tuning in self.tunings) else 0
+        return f", of which {count} beside its best rate so far" if count else ""
 
     def markdown(self, figures: Mapping[str, str]) -> str:
         """Return the content of answer.md, with figures: their titles by the names of their files."""

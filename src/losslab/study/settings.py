@@ -51,6 +51,8 @@ class Settings:
     """The config keys to tune, each a key or a mapping {key: [low, high]}."""
     trials: int | None = None
     """The number of trials of each group; None: 7 for one key, otherwise 8 for each key, rounded up to a power of 2."""
+    refinements: int = 1
+    """How often two learning rates beside the best one of each group are added, each time at half the distance."""
     tune_seeds: int = 3
     """The number of seeds of each trial."""
     max_seeds: int = 20
@@ -88,6 +90,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "groups": (_is_list, "a list of texts, such as ['loss=focal loss.gamma=5']"),
     "tune": (_is_list, "a list of keys, such as [optimizer.lr,optimizer.weight_decay]"),
     "trials": (_is_integer(2), "an integer from 2 to 1000"),
+    "refinements": (_is_integer(0, 10), "an integer from 0 to 10"),
     "tune_seeds": (_is_integer(1), "an integer from 1 to 1000"),
     "first_seeds": (_is_integer(2), "an integer from 2 to 1000"),
     "max_seeds": (_is_integer(2, FIRST_TUNING_SEED), f"an integer from 2 to {FIRST_TUNING_SEED}"),
@@ -258,12 +261,13 @@ def make_parameter(entry: Any, value: float | None, tried: Sequence[float] = ())
 
 @dataclass
 class Design:
-    """The trials of a group. A grid of learning rates may be extended; other designs are fixed."""
+    """The trials of a group. A grid of learning rates may be extended and refined; other designs are fixed."""
 
     parameters: Sequence[Parameter]
     trials: list[Trial] = field(default_factory=list)
     """All trials; those of a single parameter in the order of its values."""
     extensions: int = 0
+    refinements: int = 0
 
     @property
     def is_grid(self) -> bool:
@@ -303,6 +307,15 @@ class Design:
         added = [self._rate(steps + side * (index + 1)) for index in range(_EXTENSION)]
         self.trials = [*added[::-1], *self.trials] if side < 0 else [*self.trials, *added]
         self.extensions += 1
+        return added
+
+    def refine(self, best: int) -> list[Trial]:
+        """Add a learning rate on each side of the best trial, half as far away as its neighbours, and return both."""
+        key = self.parameters[0].key
+        self.refinements += 1
+        rate, ratio = self.trials[best][key], _STEP**0.5**self.refinements
+        added = [{key: float(f"{rate * factor:.2g}")} for factor in (1 / ratio, ratio)]
+        self.trials = sorted([*self.trials, *added], key=lambda trial: trial[key])
         return added
 
     @property

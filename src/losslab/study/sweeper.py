@@ -171,7 +171,10 @@ class Study:
         return [self.tuning_runs[group, str(trial), seed] for group, trial, seed in wanted]
 
     def tune(self) -> list[Tuning]:
-        """Run the trials of all groups, and extend the grids of all while the best rate of any group is at an edge."""
+        """Run the trials of all groups.
+
+        The grids of all groups are extended while the best rate of any group is at an edge, and then refined.
+        """
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.settings.tune_seeds)
         trials = [(index, trial) for index, design in enumerate(self.designs) for trial in design.trials]
         while True:
@@ -189,6 +192,16 @@ class Study:
             logger.info(
                 "tune          the best rate of %s is at the edge: %d more runs", at_edge, len(trials) * len(seeds)
             )
+        for _ in range(self.settings.refinements):
+            trials = []
+            for index, (design, tuning) in enumerate(zip(self.designs, tunings, strict=True)):
+                if design.is_grid and tuning.best is not None:
+                    trials += [(index, trial) for trial in design.refine(tuning.best)]
+            if trials:
+                count = len(trials) * len(seeds)
+                logger.info("tune          beside the best rates: %d runs, %s", count, self._time_for(count))
+                self._run_trials(trials, seeds)
+                tunings = [self._tuning(index, seeds) for index in range(len(self.groups))]
         for tuning in tunings:
             _log_tuning(tuning)
         return tunings
@@ -296,7 +309,7 @@ class Study:
     def _log_plan(self) -> None:
         """Log the numbers of runs of all parts, and how long they take if each takes as long as the first runs."""
         settings, count = self.settings, len(self.groups)
-        trials = sum(len(design.trials) for design in self.designs)
+        trials = sum(len(design.trials) + 2 * settings.refinements * design.is_grid for design in self.designs)
         tune, first, most = trials * settings.tune_seeds, count * settings.first_seeds, count * settings.max_seeds
         seeds = "1 seed" if settings.tune_seeds == 1 else f"{settings.tune_seeds} seeds"
         race = f"{first} runs, {self._time_for(first)}"

@@ -1,7 +1,10 @@
 """The figures of the tuning, and of what one learning rate for all groups would have said."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import ceil, exp, inf, isfinite, isnan, nan
+from dataclasses import replace
+from itertools import pairwise
+from math import ceil, exp, inf, isfinite, isnan, nan, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losslab.io.figures import new_figure
@@ -113,36 +116,39 @@ def _draw_heat_map(answer: "Answer", axis: MetricAxis, order: Sequence[Tuning]) 
     from matplotlib.colors import LogNorm, Normalize  # noqa: PLC0415
     from matplotlib.patches import Rectangle  # noqa: PLC0415
 
-    rates = sorted({rate for tuning in order for rate in _first_values(tuning)})
     figure = new_figure(8, 1.5 + 0.26 * len(order), dpi=200)
-    axes, cells = figure.subplots(), [[nan] * len(rates) for _ in order]
+    axes, window = figure.subplots(), _metric_window(axis, order)
+    norm = (LogNorm if axis.is_log else Normalize)(window.low, window.high)
+    colours = "viridis" if answer.race.scale.higher_is_better else "viridis_r"
     for y, tuning in enumerate(order):
-        for rate, mean in zip(_first_values(tuning), axis.place(each.mean for each in tuning.results), strict=True):
-            column = rates.index(rate)
-            cells[y][column] = mean
-            if isnan(mean):
-                axes.plot([column], [y], "x", color="black", markersize=6)
+        rates, means = _first_values(tuning), axis.place(each.mean for each in tuning.results)
+        ends = _cell_ends(rates)
+        mesh = axes.pcolormesh(ends, [y - 0.45, y + 0.45], [means], norm=norm, cmap=colours)
+        diverged = [rate for rate, mean in zip(rates, means, strict=True) if isnan(mean)]
+        axes.plot(diverged, [y] * len(diverged), "x", color="black", markersize=6)
         good = tuning.good_range(answer.race.scale.margin, as_ratio=answer.race.scale.by_ratio)
         if tuning.best_result is not None and good is not None:
-            low, high, best = (rates.index(trial[LEARNING_RATE]) for trial in (*good, tuning.best_result.trial))
+            low, high = (rates.index(trial[LEARNING_RATE]) for trial in good)
             for colour, width in (("white", 3.0), ("black", 1.4)):
-                frame = (low - 0.5, y - 0.42), high - low + 1, 0.84
+                frame = (ends[low], y - 0.42), ends[high + 1] - ends[low], 0.84
                 axes.add_patch(Rectangle(*frame, fill=False, edgecolor=colour, linewidth=width))
-            axes.plot([best], [y], "D", color="black", markersize=5, markeredgecolor="white")
-    window = _metric_window(axis, order)
-    norm = (LogNorm if axis.is_log else Normalize)(window.low, window.high)
-    image = axes.imshow(
-        cells, aspect="auto", norm=norm, cmap="viridis" if answer.race.scale.higher_is_better else "viridis_r"
-    )
-    bar = figure.colorbar(image, ax=axes, location="top", extend="both", aspect=60, pad=0.01)
+            axes.plot([_best_rate(tuning)], [y], "D", color="black", markersize=5, markeredgecolor="white")
+    bar = figure.colorbar(mesh, ax=axes, location="top", extend="both", aspect=60, pad=0.01)
     bar.set_label(_metric_label(answer), fontsize="small")
     window.apply(bar.ax)
     bar.ax.tick_params(labelsize="small")
-    axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates], rotation=45 if len(rates) > 12 else 0)
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    _set_parameter_scale(axes, [x for tuning in order for x in _first_values(tuning)])
     axes.tick_params(axis="x", labelsize="small")
     _write_best(axes, axis, order)
     axes.set_xlabel(f"{_parameter_label(order[0])}\n{_explanation(answer, 'frame')}", fontsize="small")
     return figure
+
+
+def _cell_ends(rates: Sequence[float]) -> list[float]:
+    """Return the ends of the cells of increasing rates, at equal ratios to both neighbours."""
+    inner = [sqrt(low * high) for low, high in pairwise(rates)]
+    return [rates[0] ** 2 / inner[0], *inner, rates[-1] ** 2 / inner[-1]] if inner else [rates[0] / 2, 2 * rates[0]]
 
 
 def _draw_panels(answer: "Answer", axis: MetricAxis, order: Sequence[Tuning]) -> "Figure":
@@ -228,19 +234,19 @@ class AtOneRate(NamedTuple):
     own: float
     """At its own best learning rate."""
     shared: float
-    """At the best learning rate of the reference; NaN if it diverged there."""
+    """At the learning rate for all; NaN if it diverged there."""
     is_far: bool
     """Whether it is far off the reference even at its own best rate."""
 
     def change(self, axis: MetricAxis) -> float:
-        """Return how far the two values are apart; infinity if the group diverged at the rate of the reference."""
+        """Return how far the two values are apart; infinity if the group diverged at the rate for all."""
         return inf if isnan(self.shared) else abs(axis.distance(self.shared, self.own))
 
 
 def draw_one_rate(answer: "Answer") -> "Figure | None":
-    """Draw the metric of each group at its own best learning rate, and at that of the reference.
+    """Draw the metric of each group at its own best learning rate, and at one learning rate for all.
 
-    None if the trials are no grids of learning rates, or if no other group was tried at the reference's best rate.
+    None if the trials are no grids of learning rates, or if no other group was tried at a rate of the reference.
     """
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
@@ -266,7 +272,7 @@ def draw_one_rate(answer: "Answer") -> "Figure | None":
         axes.plot([each.shared], [y], "o", color=colour, markerfacecolor="white", markersize=8.5, zorder=1.5)
     some = f"\nthe {len(found)} of {tried} groups that change most" if len(found) < tried else ""
     axes.set_xlabel(f"{_metric_label(answer)}{some}", fontsize="small")
-    marks = {"D": "at its own best rate", "o": f"at {rate:g}, the best of {short(answer.reference, 20)}"}
+    marks = {"D": "at its own best rate", "o": f"at {rate:g} for all"}
     marks |= {"x": "diverged there"} if any(isnan(each.shared) for each in found) else {}
     handles = [
         Line2D(
@@ -282,23 +288,30 @@ def draw_one_rate(answer: "Answer") -> "Figure | None":
 
 
 def at_one_rate(answer: "Answer") -> tuple[float, list[AtOneRate]]:
-    """Return the best rate of the reference, and the groups that were tried at it, the best first.
+    """Return a learning rate for all, and the groups that were tried at it, the best first.
 
-    There are no groups if the trials of the reference are no grid of learning rates, or all of them diverged.
+    Of the rates at which most groups were tried, it is the best of the reference. There are no groups if the trials of
+    the reference are no grid of learning rates, or all of them diverged.
     """
     axis = MetricAxis.of(answer)
     grids = [tuning for tuning in _by_best(answer) if tuning.is_grid and tuning.best_result is not None]
-    rates = [_best_rate(tuning) for tuning in grids if tuning.group.label == answer.reference]
-    if not rates:
+    own = next((tuning for tuning in grids if tuning.group.label == answer.reference), None)
+    if own is None:
         return nan, []
-    values = []
+    tried = Counter(rate for tuning in grids for rate in _first_values(tuning))
+    most = max(tried[rate] for rate in _first_values(own))
+    common = tuple(each for each in own.results if tried[each.trial[LEARNING_RATE]] == most)
+    common_best = replace(own, results=common).best_result
+    if common_best is None:
+        return nan, []
+    rate, values = common_best.trial[LEARNING_RATE], []
     for tuning in grids:
         means = dict(zip(_first_values(tuning), axis.place(result.mean for result in tuning.results), strict=True))
-        if rates[0] in means:
-            values.append((tuning.group.label, means[_best_rate(tuning)], means[rates[0]]))
+        if rate in means:
+            values.append((tuning.group.label, means[_best_rate(tuning)], means[rate]))
     start = next(own for label, own, _ in values if label == answer.reference)
     window = Window(axis, start, [[own] for _, own, _ in values])
-    return rates[0], [AtOneRate(*each, is_far=each[1] not in window) for each in values]
+    return rate, [AtOneRate(*each, is_far=each[1] not in window) for each in values]
 
 
 def _most_changed(answer: "Answer", axis: MetricAxis, found: Sequence[AtOneRate]) -> list[AtOneRate]:
@@ -309,25 +322,26 @@ def _most_changed(answer: "Answer", axis: MetricAxis, found: Sequence[AtOneRate]
 
 def one_rate_finding(answer: "Answer") -> str:
     """Return in one short line which group one learning rate for all would have changed most."""
-    axis, (_, found) = MetricAxis.of(answer), at_one_rate(answer)
-    start = next(each.own for each in found if each.label == answer.reference)
-    reference = short(answer.reference, 24)
+    axis, (rate, found) = MetricAxis.of(answer), at_one_rate(answer)
+    reference = next(each for each in found if each.label == answer.reference)
 
-    def compare(place: float) -> tuple[str, str]:
+    def compare(place: float, start: float) -> tuple[str, str]:
         distance = axis.distance(place, start)
         points = f"{abs(distance):.1f}" if abs(distance) > 0.95 else f"{abs(distance):.2g}"
         size = f"a factor of {exp(abs(distance)):.3g} " if axis.is_log else f"{points} points "
         word = "better" if (distance > 0) == answer.race.scale.higher_is_better else "worse"
         return (size, word) if distance else ("", "equal")
 
-    most = max(found, key=lambda each: (each.change(axis) > axis.margin and not each.is_far, each.change(axis)))
+    others = [each for each in found if each is not reference]
+    most = max(others, key=lambda each: (each.change(axis) > axis.margin and not each.is_far, each.change(axis)))
     if most.change(axis) <= axis.margin:
         suited = "all" if len(found) == len(answer.tunings) else f"{len(found)} of {len(answer.tunings)} groups"
-        return f"{reference}'s best rate suits {suited}: none is more than {answer.margin_text} worse there"
-    own, (size, word) = compare(most.own), ("", "") if isnan(most.shared) else compare(most.shared)
+        return f"One rate, {rate:g}, suits {suited}: none is more than {answer.margin_text} worse there"
+    own = compare(most.own, reference.own)
+    size, word = ("", "") if isnan(most.shared) else compare(most.shared, reference.shared)
     at_own = own[0].rstrip() if own[0] and own[1] == word else "".join(own)
     seems = f"seems {size}{word}" if word else "diverges"
-    return f"At {reference}'s rate, {short(most.label, 24)} {seems}; at its own, {at_own}"
+    return f"At {rate:g} for all, {short(most.label, 24)} {seems}; at its own, {at_own}"
 
 
 # Values of the trials

@@ -272,17 +272,18 @@ def test_more_than_ten_groups_are_a_heat_map():
     trials = {f"loss{index}": grid(0.5, 0.95 - index / 1000, 0.949 - index / 1000) for index in range(11)}
     trials["loss10"] = grid(0.9, None)
     axes, bar = draw_tuning(make_answer(dict.fromkeys(trials, 0.9), trials=trials)).axes
-    cells = axes.images[0].get_array()
-    assert cells.shape == (11, 3)
-    assert cells[3].tolist() == pytest.approx([50, 94.7, 94.6])
-    assert cells.mask.tolist()[10] == [False, True, True]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.001", "0.01", "0.1"]
+    rows = [mesh.get_array()[0] for mesh in axes.collections]
+    assert len(rows) == 11
+    assert rows[3].tolist() == pytest.approx([50, 94.7, 94.6])
+    assert rows[10].mask.tolist() == [False, True]
+    assert {"0.001", "0.01", "0.1"} <= {label.get_text() for label in axes.get_xticklabels()}
     assert row_labels(axes)[10] == "loss10"
-    assert ([1], [3]) in lines(axes, "D")
-    assert lines(axes, "x") == [([1], [10])]
+    assert ([0.01], [3]) in lines(axes, "D")
+    assert lines(axes, "x")[-1] == ([0.01], [10])
     frames = {round(patch.get_y() + 0.42): (patch.get_x(), patch.get_width()) for patch in axes.patches}
-    assert frames[3] == (0.5, 2)
-    assert frames[10] == (-0.5, 1)
+    low, high = 0.01 / 10**0.5, 0.1 * 10**0.5
+    assert frames[3] == pytest.approx((low, high - low))
+    assert frames[10] == pytest.approx((0.001 / 10**0.5, low - 0.001 / 10**0.5))
     assert "val accuracy, %" in bar.get_xlabel()
 
 
@@ -327,17 +328,17 @@ def test_one_rate_shows_each_group_at_its_own_best_rate_and_at_that_of_the_refer
     assert isnan(circles[2])
     assert [y for _, y in lines(axes, "x")] == [[2]]
     assert any(x == pytest.approx([80, 94]) for x, y in lines(axes, "None") if y == [1, 1])
-    assert "at 0.1, the best of cross_entropy" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "at 0.1 for all" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 @pytest.mark.parametrize(
     ("mse", "finding"),
     [
-        ((0.7, 0.942, 0.79), "At a's rate, b seems 16.0 points worse; at its own, 0.8 points"),
-        ((0.7, 0.96, 0.79), "At a's rate, b seems 16.0 points worse; at its own, 1.0 points better"),
-        ((0.7, 0.95, 0.79), "At a's rate, b seems 16.0 points worse; at its own, equal"),
-        ((0.7, 0.942, None), "At a's rate, b diverges; at its own, 0.8 points worse"),
-        ((0.7, 0.944, 0.94), "a's best rate suits all: none is more than 0.5 points worse there"),
+        ((0.7, 0.942, 0.79), "At 0.1 for all, b seems 16.0 points worse; at its own, 0.8 points"),
+        ((0.7, 0.96, 0.79), "At 0.1 for all, b seems 16.0 points worse; at its own, 1.0 points better"),
+        ((0.7, 0.95, 0.79), "At 0.1 for all, b seems 16.0 points worse; at its own, equal"),
+        ((0.7, 0.942, None), "At 0.1 for all, b diverges; at its own, 0.8 points worse"),
+        ((0.7, 0.944, 0.94), "One rate, 0.1, suits all: none is more than 0.5 points worse there"),
     ],
 )
 def test_the_title_of_one_rate_says_what_it_would_have_said(mse, finding):
@@ -349,10 +350,25 @@ def test_the_title_of_one_rate_says_what_it_would_have_said(mse, finding):
 def test_the_title_of_one_rate_is_not_about_a_group_that_is_far_off_at_any_rate():
     trials = {"a": grid(0.5, 0.7, 0.95), "b": grid(0.7, 0.94, 0.9), "c": grid(0.3, 0.1, 0.1)}
     answer = make_answer(dict.fromkeys(trials, 0.9), trials=trials)
-    assert one_rate_finding(answer) == "At a's rate, b seems 5.0 points worse; at its own, 1.0 points"
+    assert one_rate_finding(answer) == "At 0.1 for all, b seems 5.0 points worse; at its own, 1.0 points"
     axes = draw_one_rate(answer).axes[0]
     assert axes.get_xlim()[0] > 80
     assert "30.0 %" in [text.get_text() for text in axes.texts]
+
+
+def test_one_rate_is_the_best_of_the_reference_that_all_groups_have():
+    def trials(*means):
+        rates = (0.01, 0.1, *(rate for rate, _ in means))
+        values = (0.8, 0.85, *(mean for _, mean in means))
+        results = [TrialResult({"optimizer.lr": rate}, (value,)) for rate, value in zip(rates, values, strict=True)]
+        return sorted(results, key=lambda result: result.trial["optimizer.lr"])
+
+    tried = {"a": trials((0.18, 0.9), (0.056, 0.8)), "b": trials((0.018, 0.87), (0.0056, 0.1))}
+    answer = make_answer(dict.fromkeys(tried, 0.9), trials=tried)
+    assert one_rate_finding(answer) == "At 0.1 for all, b seems equal; at its own, 3.0 points worse"
+    axes = draw_one_rate(answer).axes[0]
+    assert [x[0] for x, _ in lines(axes, "D")] == pytest.approx([90, 87])
+    assert [x[0] for x, _ in lines(axes, "o")] == pytest.approx([85, 85])
 
 
 def test_of_many_groups_one_rate_shows_those_that_change_most():

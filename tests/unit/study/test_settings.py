@@ -222,6 +222,17 @@ def test_a_grid_is_extended_by_two_rates_at_most_three_times():
     assert ratios == pytest.approx([10**0.5] * 8, rel=0.05)
 
 
+def test_a_grid_is_refined_on_both_sides_of_the_best_rate_at_half_the_distance():
+    design = Design.create([make_parameter(RATE, 0.01)], 3)
+    assert [trial[RATE] for trial in design.refine(1)] == [0.0056, 0.018]
+    assert [trial[RATE] for trial in design.trials] == [0.0032, 0.0056, 0.01, 0.018, 0.032]
+    assert [trial[RATE] for trial in design.refine(3)] == [0.013, 0.024]
+    assert [trial[RATE] for trial in design.refine(6)] == [0.028, 0.037]
+    rates = [trial[RATE] for trial in design.trials]
+    assert rates == sorted(set(rates))
+    assert len(rates) == 9
+
+
 def test_all_groups_have_equally_many_rates_whatever_their_own():
     designs = [Design.create([make_parameter(RATE, rate)], default_trials(1)) for rate in (0.1, 3e-4, 7.0)]
     for side in (-1, 1):
