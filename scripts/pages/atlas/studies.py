@@ -61,7 +61,6 @@ class Task:
 
 
 _CLASSES = tuple(name for name in catalog.names() if name not in {*_LEFT_OUT_CLASSES, *_LEFT_OUT_VALUES, *_VALUES})
-_RACE = ("study.tune_seeds=3", "study.first_seeds=10", "study.max_seeds=30")
 _DIGITS = (
     "model=mlp", "data=digits", "data.size=8", "data.batch_size=128", "data.split_seed=${seed}",
     "trainer.max_epochs=40", "logger=none",
@@ -72,12 +71,14 @@ _SYNTHETIC = ("data=linear_synthetic", "data.data_seed=${seed}")
 
 def _classification(name: str, title: str, description: str, *own: str) -> Situation:
     losses = f"loss={','.join(_CLASSES)}"
-    study = Study(name, (*_DIGITS, *own, losses, "study.reference=loss=cross_entropy", "study.margin=0.01", *_RACE))
+    race = ("study.margin=0.01", "study.tune_seeds=3", "study.first_seeds=20", "study.max_seeds=20")
+    study = Study(name, (*_DIGITS, *own, losses, "study.reference=loss=cross_entropy", *race))
     return Situation(study, title, description)
 
 
 def _regression(name: str, title: str, description: str, *own: str) -> Situation:
-    study = Study(name, (*_LINEAR, *own, f"loss={','.join(_VALUES)}", "study.reference=loss=mse", *_RACE))
+    race = ("study.tune_seeds=3", "study.first_seeds=10", "study.max_seeds=30")
+    study = Study(name, (*_LINEAR, *own, f"loss={','.join(_VALUES)}", "study.reference=loss=mse", *race))
     return Situation(study, title, description)
 
 
