@@ -122,6 +122,18 @@ def test_a_killed_study_continues_with_more_losses_and_seeds_and_repeats_no_run(
         assert found[group] == pytest.approx(by_seed, rel=1e-3)
 
 
+def test_a_finished_study_repeats_nothing_not_even_runs_that_diverged(undisturbed):
+    folder, first = undisturbed
+    before, answer = finished_runs(folder), results(folder)
+    code, out, errors = study("resume=done", DIVERGING, cwd=folder.parent)
+    assert code == 0, errors
+    assert "diverged in every trial" in first
+    assert [word for word in ("started", "resumed", "failed after") if word in out + errors] == []
+    assert "0 to resume, 0 to start" in out
+    assert finished_runs(folder) == before
+    assert results(folder)["race"] == answer["race"]
+
+
 def test_a_dry_run_trains_one_run_per_loss_and_says_how_many_follow(tmp_path):
     code, out, errors = study(*SHORT, LOSSES, "--dry-run", "run_dir=plan", cwd=tmp_path)
     assert code == 0, errors

@@ -62,7 +62,8 @@ class Launcher(HydraLauncher):
         self._composer = Composer(hydra_context.config_loader.load_sweep_config, config)
         self._hydra_context = dataclasses.replace(hydra_context)  # for the processes of the jobs
         self._task, self._config = task_function, config
-        self._is_basic = str(OmegaConf.select(config, "hydra.sweeper._target_")).endswith(".BasicSweeper")
+        sweeper = str(OmegaConf.select(config, "hydra.sweeper._target_"))
+        self._is_basic, self._is_study = sweeper.endswith(".BasicSweeper"), sweeper.endswith(".StudySweeper")
         self._context: ProcessContext = task_function.context  # type: ignore[attr-defined]
         hydra_context.config_loader = copy.copy(hydra_context.config_loader)
         hydra_context.config_loader.load_sweep_config = self._load_sweep_config  # type: ignore[method-assign]
@@ -99,7 +100,7 @@ class Launcher(HydraLauncher):
         unfinished = None
         if summary.is_file() and summary.stat().st_size > 0:
             try:
-                self._existing = ExistingRuns(folder)
+                self._existing = ExistingRuns(folder, keeps_diverged=self._is_study)
             except LabError as error:
                 raise LabError(f"{error}: set run_dir to another folder") from error
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from losslab import runs
-from losslab.errors import LabError
+from losslab.errors import LabError, NonFiniteError
 from losslab.io.metric_names import MONITORED, direction
 from losslab.runs import RunFolder
 from losslab.runs.config import exact_identity, identity
@@ -76,17 +76,23 @@ class ExistingRun(NamedTuple):
     """The number of the job that started the run; None if the number is not recorded."""
     seconds: float | None
     """The duration of the run; None if it is not recorded because the sweep was killed."""
+    divergence: str
+    """Why the run diverged, if it did and need not be trained again; otherwise ""."""
 
 
 class ExistingRuns:
     """The runs in the folder of a sweep. Each run is taken over by at most one job.
 
+    Args:
+        sweep: folder of the sweep.
+        keeps_diverged: whether runs that diverged count as ended, as in a study; otherwise they are trained again.
+
     Raises:
         LabError: the summary of the sweep is damaged.
     """
 
-    def __init__(self, sweep: Path) -> None:
-        self._root = sweep.resolve()
+    def __init__(self, sweep: Path, *, keeps_diverged: bool = False) -> None:
+        self._root, self._keeps_diverged = sweep.resolve(), keeps_diverged
         self.groups = recorded_groups(sweep)
         """The groups of jobs that trained as one, as recorded before this command writes jobs.json."""
         rows = read_summary_rows(sweep, ended=True)
@@ -111,8 +117,10 @@ class ExistingRuns:
             raise LabError(f"{run.path} is a link out of the folder of the sweep")
         row = self._rows.get(path, {})
         number = row.get("job", _job_number(path))
-        seconds = row.get("seconds") if row.get("state") is State.DONE else None
-        self._runs[identity(config)].append(ExistingRun(run, exact_identity(config), number, seconds))
+        reason = str(row.get("reason")) if self._keeps_diverged and row.get("state") is State.FAILED else ""
+        divergence = reason if NonFiniteError.is_message(reason) else ""
+        seconds = row.get("seconds") if divergence or row.get("state") is State.DONE else None
+        self._runs[identity(config)].append(ExistingRun(run, exact_identity(config), number, seconds, divergence))
         if number is not None:
             self._numbers.setdefault(number, path)
 
@@ -173,7 +181,10 @@ def take_over(
 def _restore(job: Job, existing: ExistingRun) -> None:
     """Set the state and results of a job to those of the existing run that it takes over."""
     metrics = read_metrics(existing.run)
-    job.reused, job.resumes = metrics is not None, metrics is None
+    diverged = metrics is None and bool(existing.divergence)
+    job.reused, job.resumes = metrics is not None or diverged, metrics is None and not diverged
+    if diverged:
+        job.state, job.reason, job.seconds = State.FAILED, existing.divergence, existing.seconds or 0.0
     if metrics is None or job.config is None:
         return
     monitored = next((name for name in MONITORED if name in metrics), None)
