@@ -393,7 +393,7 @@ def test_logged_hyperparameters_are_numbers_and_strings():
 
 
 def test_option_of_a_callback_that_was_not_chosen_is_refused(tmp_path):
-    config = compose(["experiment=cifar10_losses", "callbacks=none"], run_dir=str(tmp_path))
+    config = compose(["callbacks=none", "+callbacks.dynamics.draw=false"], run_dir=str(tmp_path))
     with pytest.raises(LabError, match=r"leave it out with ~callbacks\.dynamics"):
         lab.build(config)
 
