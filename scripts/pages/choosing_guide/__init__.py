@@ -1,4 +1,4 @@
-"""docs/choosing.md: a decision table of losses with the results of sweeps, and a section on gradients."""
+"""docs/choosing.md: a decision table of losses with the results of studies, and a section on gradients."""
 
 from pages.choosing_guide import gradients
 from pages.choosing_guide.gradient_runs import CLIPPING, LEARNING_RATES
@@ -7,7 +7,7 @@ from pages.page import Page
 
 PAGE = Page(
     "choosing",
-    (*SITUATIONS, CLIPPING, LEARNING_RATES),
-    lambda results, records, docs: text(results, records, gradients.read(docs / "figures")),
+    (*(each for situation in SITUATIONS for each in situation.experiments), CLIPPING, LEARNING_RATES),
+    lambda results, records, docs: text(results, records, gradients.read(docs / "figures"), docs / "choosing"),
     lambda _results, _records, docs: gradients.save(gradients.measure(), docs / "figures"),
 )

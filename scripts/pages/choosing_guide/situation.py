@@ -1,14 +1,16 @@
-"""A row of the decision table: a task, the recommended loss, and the sweeps that compare it with other losses."""
+"""A row of the decision table: a task, the recommended loss, and the experiments that compare it with other losses."""
 
 import json
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pages.choosing_guide.measures import measure
-from pages.experiments import Result, expand, run_command, run_sweep
+from pages.experiments import Result, expand, run_sweep
 from pages.freshness import compose
+from pages.study import Study
 
 SEEDS = 4
 BARE = ("callbacks=none", "logger=none")
@@ -33,33 +35,23 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Situation:
-    """A task, the loss to try first, and the reason."""
+class Sweeps:
+    """An experiment of sweeps, in which nothing is tuned."""
 
     name: str
-    """Anchor of the section on the page, and name of the experiment."""
-    title: str
-    first: str
-    compare: str
-    reason: str
-    source: str
     sweeps: tuple[Sweep, ...]
     metrics: tuple[str, ...]
-    baseline: str
+    baseline: str = ""
     """Label of the runs with which the others are compared; "" for no comparison."""
     levels: bool = False
     """Whether to compare each run with the τ in its label instead of with a baseline."""
-    setup: str = ""
-    """Command to run before the sweeps; "" for none."""
-    limits: str = ""
-    """Notes on the data and the metrics, and what the runs cannot show."""
     test_examples: int = 270
     """Number of test examples of a classification task: by default 15 % of the digits."""
 
     @property
     def commands(self) -> list[str]:
         """All commands, in the order in which they are run."""
-        return [*filter(None, [self.setup]), *(sweep.command for sweep in self.sweeps)]
+        return [sweep.command for sweep in self.sweeps]
 
     @property
     def definition(self) -> dict[str, list[str]]:
@@ -78,8 +70,6 @@ class Situation:
 
     def run(self, work_dir: Path, results_dir: Path) -> list[Result]:  # noqa: ARG002 -- writes no additional files
         """Run the commands and measure each run."""
-        if self.setup:
-            run_command(self.setup, work_dir)
         return [result for sweep in self.sweeps for result in self._run_sweep(sweep, work_dir)]
 
     def _run_sweep(self, sweep: Sweep, work_dir: Path) -> list[Result]:
@@ -103,3 +93,32 @@ class Situation:
         keys = {setting.partition("=")[0] for setting in (*own, *swept)} | {"loss"}
         hidden = shared.union(BARE)
         return " ".join(each for each in overrides if each.partition("=")[0] in keys and each not in hidden)
+
+
+def study(name: str, *overrides: str, setup: str = "") -> Study:
+    """Return a study whose arguments are written as in a shell."""
+    return Study(name, tuple(shlex.split(" ".join(overrides))), setup)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A task, the loss to try first, the reason, and the experiments that test this choice."""
+
+    title: str
+    first: str
+    """The loss that the source recommends, which is the reference of the study."""
+    reason: str
+    source: str
+    experiments: tuple[Study | Sweeps, ...]
+    """The first one has the anchor of the section as its name."""
+    recommended: tuple[str, ...] = ()
+    """Labels of further rows that the source recommends, such as "cross_entropy + temperature"."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Replacements for overrides in the labels of the study; "" to leave them out."""
+    limits: str = ""
+    """Notes on the data and the metrics, and what the runs cannot show."""
+
+    @property
+    def name(self) -> str:
+        """Anchor of the section on the page."""
+        return self.experiments[0].name

@@ -1,81 +1,112 @@
-"""Results of a situation as a Markdown table, and as a summary for the decision table."""
+"""Results of sweeps as a Markdown table, and of a study in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from losslab.analysis.compare.statistics import Estimate, mean_estimate, paired_difference, verdict
 from losslab.analysis.compare.tables import format_estimate
 from losslab.io.metric_names import direction
-from pages.choosing_guide.situation import Situation
+from pages.choosing_guide.situation import Sweeps
 from pages.experiments import Result
+from pages.study import StudyRow
 
 Values = dict[str, dict[str, list[float]]]
 """Label → metric → values, ordered by seed."""
 
 
-def values_of(situation: Situation, results: Sequence[Result]) -> Values:
-    """Collect the results of one situation."""
+def values_of(sweeps: Sweeps, results: Sequence[Result]) -> Values:
+    """Collect the results of one experiment."""
     values: Values = {}
-    own = [result for result in results if result.experiment == situation.name]
+    own = [result for result in results if result.experiment == sweeps.name]
     for result in sorted(own, key=lambda result: result.seed):
         values.setdefault(result.label, {}).setdefault(result.metric, []).append(result.value)
     return values
 
 
-def table(situation: Situation, results: Sequence[Result]) -> str:
+def table(sweeps: Sweeps, results: Sequence[Result]) -> str:
     """Format a table with one row per label: the number of seeds, means, and differences from the baseline."""
-    values = values_of(situation, results)
-    versus = ["target share"] if situation.levels else ["difference from first row"] if situation.baseline else []
-    head = ["runs", "n", *(cell for metric in situation.metrics for cell in (metric, *versus))]
-    labels = sorted(values, key=lambda label: label != situation.baseline)
+    values = values_of(sweeps, results)
+    versus = ["target share"] if sweeps.levels else ["difference from first row"] if sweeps.baseline else []
+    head = ["runs", "n", *(cell for metric in sweeps.metrics for cell in (metric, *versus))]
+    labels = sorted(values, key=lambda label: label != sweeps.baseline)
     rows = []
     for label in labels:
-        cells = [cell for metric in situation.metrics for cell in _cells(situation, values, label, metric)]
+        cells = [cell for metric in sweeps.metrics for cell in _cells(sweeps, values, label, metric)]
         rows.append([f"`{label}`", str(_seeds(values[label])), *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def describe(situation: Situation, results: Sequence[Result]) -> str:
-    """Summarise how the other losses compare with the baseline in the first metric."""
-    values, metric = values_of(situation, results), situation.metrics[0]
-    if situation.levels:
-        right = [label for label, each in values.items() if mean_estimate(each[metric]).contains(_level(label))]
-        return f"{metric}: τ is inside the 95 % interval for {', '.join(map(_short, right)) or 'no loss'}"
-    labels_of: dict[str, list[str]] = {}
-    for label in values:
-        if label != situation.baseline:
-            word = _verdict(_difference(situation, values, label, metric), metric)
-            labels_of.setdefault(word, []).append(_short(label))
-    order = ("worse", "better", "not distinguishable", "equal")
-    verdicts = [f"{_join(labels_of[word])} {word}" for word in order if word in labels_of]
-    return f"{metric}: {'; '.join(verdicts)}"
+def describe_levels(sweeps: Sweeps, results: Sequence[Result]) -> str:
+    """Say in a sentence for which losses τ is inside the interval of the first metric."""
+    values, metric = values_of(sweeps, results), sweeps.metrics[0]
+    right = [label for label, each in values.items() if mean_estimate(each[metric]).contains(_level(label))]
+    names = [f"`{label.removeprefix('loss=').replace('loss.', '')}`" for label in right]
+    return f"the 95 % interval of the {metric} contains τ for {_join(names) if names else 'no loss'}"
 
 
-def count_differences(situations: Sequence[Situation], results: Sequence[Result]) -> int:
-    """Count the differences on the page that have a verdict."""
-    compared = [situation for situation in situations if situation.baseline]
-    return sum(len(each.metrics) * (len(values_of(each, results)) - 1) for each in compared)
+def rename(rows: Sequence[StudyRow], words: Mapping[str, str]) -> list[StudyRow]:
+    """Return the rows of a study with words of their labels replaced, without rows that only repeat a group."""
+    labels = [" ".join(filter(None, (words.get(word, word) for word in row.group.split(" ")))) for row in rows]
+    named = zip(rows, labels, strict=True)
+    return [replace(row, group=label) for row, label in named if row.verdict != "same runs"]
+
+
+def describe(rows: Sequence[StudyRow], *, amounts: bool = False) -> str:
+    """Summarise the verdicts of a study, such as "`huber` is worse; `l1` is undecided", if wanted with amounts."""
+    (reference,) = [row.group for row in rows if row.verdict == "reference"]
+    parts = []
+    for word in ("better", "worse", "equivalent", "undecided", "diverged"):
+        found = [row for row in rows if row.verdict == word]
+        with_amount = amounts and word in {"better", "worse"}
+        names = [f"`{row.group}`{f' (by {amount(row)})' if with_amount else ''}" for row in found]
+        if found:
+            than = f" than `{reference}`" if with_amount else ""
+            parts.append(f"{_join(names)} {'is' if len(found) == 1 else 'are'} {word}{than}")
+    return "; ".join(parts)
+
+
+def better_than_recommended(rows: Sequence[StudyRow], recommended: Sequence[str]) -> list[StudyRow]:
+    """Return the rows, sorted from the best, that are better than the reference and precede each recommended row."""
+    best = next((at for at, row in enumerate(rows) if row.verdict == "reference" or row.group in recommended), 0)
+    return [row for row in rows[:best] if row.verdict == "better"]
+
+
+def disagreement(first: str, better: Sequence[StudyRow]) -> str:
+    """Say that losses were better than the recommended one; "" if none was."""
+    found = [f"`{row.group}` was better by {amount(row)}" for row in better]
+    return f"The source recommends {first}; here {_join(found)}." if found else ""
+
+
+def amount(row: StudyRow) -> str:
+    """Return the size of a difference from the reference: "1.2 points", or for an error "a factor of 1.2"."""
+    if row.difference is None:
+        return "an unknown amount"
+    if not row.scale.by_ratio:
+        return f"{abs(100 * row.difference):.2g} points"
+    factor = max(row.difference, 1 / row.difference)
+    return f"a factor of {factor:.3g}"
 
 
 def _seeds(values: dict[str, list[float]]) -> int:
     return max(map(len, values.values()))
 
 
-def _cells(situation: Situation, values: Values, label: str, metric: str) -> list[str]:
-    estimate = mean_estimate(values[label][metric], situation.step(metric))
-    if situation.levels:
+def _cells(sweeps: Sweeps, values: Values, label: str, metric: str) -> list[str]:
+    estimate = mean_estimate(values[label][metric], sweeps.step(metric))
+    if sweeps.levels:
         level = _level(label)
         inside = "inside" if estimate.contains(level) else "outside"
         return [format_estimate(estimate), f"{level:g}: {inside} the interval"]
-    if not situation.baseline:
+    if not sweeps.baseline:
         return [format_estimate(estimate)]
-    if label == situation.baseline:
+    if label == sweeps.baseline:
         return [format_estimate(estimate), ""]
-    difference = _difference(situation, values, label, metric)
+    difference = _difference(sweeps, values, label, metric)
     return [format_estimate(estimate), f"{format_estimate(difference, signed=True)}: {_verdict(difference, metric)}"]
 
 
-def _difference(situation: Situation, values: Values, label: str, metric: str) -> Estimate:
-    return paired_difference(values[label][metric], values[situation.baseline][metric], situation.step(metric))
+def _difference(sweeps: Sweeps, values: Values, label: str, metric: str) -> Estimate:
+    return paired_difference(values[label][metric], values[sweeps.baseline][metric], sweeps.step(metric))
 
 
 def _verdict(difference: Estimate, metric: str) -> str:
@@ -87,8 +118,4 @@ def _level(label: str) -> float:
 
 
 def _join(labels: Sequence[str]) -> str:
-    return f"{', '.join(labels[:-1])} and {labels[-1]} are" if labels[1:] else f"{labels[0]} is"
-
-
-def _short(label: str) -> str:
-    return f"`{label.removeprefix('loss=').replace('loss.', '')}`"
+    return f"{', '.join(labels[:-1])} and {labels[-1]}" if labels[1:] else labels[0]

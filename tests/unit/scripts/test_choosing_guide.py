@@ -1,14 +1,16 @@
 """docs/choosing.md: its statements about gradients are correct."""
 
+import re
 from math import exp, log
 from pathlib import Path
 
 import pytest
 import torch
 from pages.choosing_guide import gradients, measures, tables
-from pages.choosing_guide.situation import Situation, Sweep
+from pages.choosing_guide.situation import Sweep, Sweeps
 from pages.choosing_guide.text import SITUATIONS
 from pages.experiments import Result
+from pages.study import Study, StudyRow
 
 from losslab.data.corruption.value_noise import Outliers
 from losslab.data.synthetic import LinearSynthetic
@@ -122,31 +124,87 @@ def test_the_initial_gradient_of_the_reference_loss_has_ratio_1(first_gradients)
     assert {one.ratio for one in first_gradients if one.loss == one.reference} == {1.0}
 
 
+def names(situation):
+    return set(re.findall(r"\w+", situation.first)) & set(catalog.names())
+
+
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
-def test_a_situation_compares_losses_that_exist(situation):
-    named = {
-        loss
-        for sweep in situation.sweeps
-        for setting in sweep.settings
-        if setting.startswith("loss=")
-        for loss in setting.removeprefix("loss=").split(",")
-    }
-    assert named
-    assert named <= set(catalog.names())
-    assert min(sweep.seeds for sweep in situation.sweeps) >= 3
+def test_a_situation_compares_losses_that_exist_with_the_recommended_one(situation):
+    first = situation.experiments[0]
+    configs = [each for each in first.configurations() if "choices" in each]
+    losses = {config["choices"]["loss"] for config in configs}
+    assert len(losses) > 1
+    assert losses <= set(catalog.names())
+    assert names(situation) & losses
     assert situation.source
     assert situation.reason.endswith(".")
+    if isinstance(first, Study):
+        (reference,) = [each for each in first.overrides if each.startswith("study.reference=")]
+        assert names(situation).intersection(re.findall(r"\w+", reference))
 
 
-def situation(*sweeps):
-    return Situation("some", "", "", "", "", "", sweeps, ("test/mse",), "loss=mse")
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
+def test_a_command_before_a_study_names_its_loss(situation):
+    setups = [each.setup for each in situation.experiments if isinstance(each, Study) and each.setup]
+    assert all("loss=cross_entropy " in setup for setup in setups)  # the default of a network is loss=mse
+
+
+def study_row(group, verdict, difference=None, metric="accuracy"):
+    interval = (difference,) * 3
+    return StudyRow(group, metric, 5, 0.9, 0.8, 1.0, *interval, verdict, 0.01, 1.0, None, None, at_edge=False)
+
+
+def test_the_page_says_that_a_loss_was_better_than_the_recommended_one_only_if_the_verdict_says_so():
+    reference, worse = study_row("huber", "reference"), study_row("mse", "worse", 3.0, "mse")
+    undecided, better = study_row("l1", "undecided", 0.9, "mse"), study_row("tukey", "better", 0.8, "mse")
+    found = tables.better_than_recommended([undecided, reference, worse], ())
+    assert tables.disagreement("huber", found) == ""
+    found = tables.better_than_recommended([better, undecided, reference, worse], ())
+    expected = "The source recommends huber; here `tukey` was better by a factor of 1.25."
+    assert tables.disagreement("huber", found) == expected
+
+
+def test_a_loss_that_is_better_than_the_reference_but_not_than_a_recommended_method_is_no_disagreement():
+    rows = [
+        study_row("cross_entropy + temperature", "better", 0.02),
+        study_row("brier", "better", 0.01),
+        study_row("cross_entropy", "reference"),
+    ]
+    assert tables.better_than_recommended(rows, ["cross_entropy + temperature"]) == []
+    assert [row.group for row in tables.better_than_recommended(rows, [])] == ["cross_entropy + temperature", "brier"]
+
+
+def test_the_verdicts_of_a_study_become_a_sentence():
+    rows = [
+        study_row("tukey", "better", 0.012),
+        study_row("huber", "reference"),
+        study_row("l1", "undecided", -0.001),
+        study_row("mse", "worse", -0.05),
+        study_row("welsch", "worse", -0.2),
+    ]
+    assert tables.describe(rows) == "`tukey` is better; `mse` and `welsch` are worse; `l1` is undecided"
+    assert tables.describe(rows, amounts=True) == (
+        "`tukey` (by 1.2 points) is better than `huber`; `mse` (by 5 points) and `welsch` (by 20 points) are worse "
+        "than `huber`; `l1` is undecided"
+    )
+
+
+def test_labels_are_shortened_and_rows_that_repeat_a_group_left_out():
+    rows = [study_row("epochs=1 gce", "reference"), study_row("mse epochs=9 + temperature", "same runs"),
+            study_row("mse epochs=9 + thresholds", "worse", -0.1)]  # fmt: skip
+    words = {"epochs=1": "", "epochs=9": "(long)"}
+    assert [row.group for row in tables.rename(rows, words)] == ["gce", "mse (long) + thresholds"]
+
+
+def sweeps(*each):
+    return Sweeps("some", each, ("test/mse",), "loss=mse")
 
 
 def test_the_label_of_a_run_contains_the_settings_that_differ_between_the_runs():
-    swept = situation(Sweep(("model=linear", "loss=huber", "loss.delta=0.1,1.0")), Sweep(("model=linear", "loss=mse")))
+    swept = sweeps(Sweep(("model=linear", "loss=huber", "loss.delta=0.1,1.0")), Sweep(("model=linear", "loss=mse")))
     assert swept.label(["model=linear", "loss=huber", "loss.delta=0.1", "seed=0"]) == "loss=huber loss.delta=0.1"
     assert swept.label(["model=linear", "loss=mse", "seed=1"]) == "loss=mse"
-    kept = situation(Sweep(("loss=mse",)), Sweep(("loss=ldam", "callbacks=deferred_reweighting"), bare=False))
+    kept = sweeps(Sweep(("loss=mse",)), Sweep(("loss=ldam", "callbacks=deferred_reweighting"), bare=False))
     assert kept.label(["loss=mse", "seed=0", "callbacks=none"]) == "loss=mse"
     assert kept.label(["loss=ldam", "callbacks=deferred_reweighting"]) == "loss=ldam callbacks=deferred_reweighting"
 
@@ -156,7 +214,7 @@ def test_a_table_has_means_differences_and_verdicts():
     results = [
         Result("some", label, seed, "test/mse", value) for label in values for seed, value in enumerate(values[label])
     ]
-    shown = tables.table(situation(Sweep(("loss=l1,mse",))), results).splitlines()
+    shown = tables.table(sweeps(Sweep(("loss=l1,mse",))), results).splitlines()
     assert shown[2].startswith("| `loss=mse` | 3 | 2.0 ± 2.5 |")
     assert shown[3] == "| `loss=l1` | 3 | 2.5 ± 2.4 | +0.50 ± 0.25: worse |"
 

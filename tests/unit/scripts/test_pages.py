@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pages import __main__ as command
 from pages import experiments, freshness, study
-from pages.choosing_guide.text import SITUATIONS
+from pages.choosing_guide import PAGE as CHOOSING
 from pages.experiments import Result, expand
 from pages.freshness import Fingerprint, Staleness
 from pages.page import Page
@@ -251,7 +251,7 @@ def test_only_distillation_confirms_a_change_of_the_teacher():
     teacher = "losslab.training.teacher"
     using = [
         each.name
-        for each in SITUATIONS
+        for each in CHOOSING.experiments
         if any("distillation" in word for word in str(each.definition).split())
         and teacher in Fingerprint.of(each.configurations()).targets
     ]
