@@ -18,10 +18,14 @@ def table(text: str, head: str) -> list[str]:
     return lines[: next(at for at, line in enumerate(lines) if not line.startswith("|"))]
 
 
-def test_the_readme_shows_the_table_of_the_comparison():
-    shown = table((ROOT / "README.md").read_text(), "| loss | n | test/accuracy |")
-    assert len(shown) == 2 + 6
-    assert shown == table((ROOT / "docs/cifar10_losses/comparison.md").read_text(), "| loss | n | test/accuracy |")
+def test_the_readme_shows_the_sentence_and_the_table_of_the_study():
+    readme = (ROOT / "README.md").read_text()
+    answer = (ROOT / "docs/cifar10_losses/answer.md").read_text()
+    head = "|  | lr | test accuracy, % | n |"
+    assert len(table(answer, head)) >= 2 + 7
+    assert table(readme, head) == table(answer, head)
+    sentence = answer.partition("\n")[0].removeprefix("# ")
+    assert sentence in " ".join(readme.replace("\n> ", " ").split())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -5,8 +5,10 @@ import logging
 import pytest
 from soak.__main__ import write_page
 from soak.record import Case, CaseResult, Record
-from soak.simulated_study import Scenario, simulate
+from soak.simulated_study import Runs, Scenario, SimulatedStudy, simulate
 from soak.study import SCENARIOS, Promise, measure
+
+from losslab.study.answer import Answer
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,35 @@ def test_studies_that_do_not_pay_for_their_looks_break_them():
 def test_the_same_study_is_simulated_each_time():
     scenario = SCENARIOS["other best learning rates, no difference"].scenario
     assert simulate(scenario, 3) == simulate(scenario, 3) != simulate(scenario, 4)
+
+
+def test_a_loss_that_diverges_in_the_race_is_run_again_with_its_next_best_rate():
+    runs = Runs(Scenario((0, 0), spread=0.2, diverging=(0, 1), reference=False), 0)
+    study = SimulatedStudy(runs, 20, 2)
+    tunings = study.tune()
+    assert [each.best_result.trial["optimizer.lr"] for each in tunings] == [0.01, 0.01]
+    race = study.race(tunings)
+    assert study.rates == [0.01, 0.0056]
+    assert race.rows[1].diverged == []
+    assert race.rows[1].values.keys() == race.rows[0].values.keys()
+    assert race.rows[1].values[0] == runs.scenario.convert(runs.value(1, 0.0056, 0))
+    answer = Answer(study.settings, tunings, race, {}, {}, [])
+    assert "1 diverged at optimizer.lr=0.01; the next best trial" in " ".join(answer.protocol())
+
+
+def test_a_loss_that_diverges_at_all_rates_is_out_after_four_of_them(monkeypatch):
+    runs = Runs(Scenario((0, 0), spread=0.2, reference=False), 0)
+    original = runs._run
+
+    def diverge(job):
+        is_out = "loss=1" in job and any(f"seed={seed}" in job for seed in range(20))
+        return original(job)._replace(metrics={}) if is_out else original(job)
+
+    monkeypatch.setattr(runs, "_run", diverge)
+    study = SimulatedStudy(runs, 20, 2)
+    race = study.race(study.tune())
+    assert {outcome.row.label: outcome.verdict for outcome in race.outcomes()} == {"0": "reference", "1": "diverged"}
+    assert sum(len(result.values) > study.settings.tune_seeds for result in study.tunings[1].results) == 3
 
 
 def test_the_page_gets_the_numbers_of_the_studies_and_keeps_those_of_other_parts(tmp_path):

@@ -65,7 +65,7 @@ class Scenario:
     reference: bool = True
     """Whether the first loss is named as the reference; otherwise it is the best after tuning."""
     diverging: tuple[float, ...] = ()
-    """The probability that a run of the race diverges, for each loss; () for 0."""
+    """The probability that a run of the race diverges at the best learning rate or above, for each loss; () for 0."""
     posthoc: tuple[float, ...] = ()
     """Methods after training, which are fitted to the runs of the first loss: the change of its true value by each."""
     max_seeds: tuple[int, ...] = (20,)
@@ -141,7 +141,8 @@ class Runs:
         loss, rate, seed = int(chosen["loss"]), float(chosen["optimizer.lr"]), int(chosen["seed"])
         metric, scenario = self.scenario.metric, self.scenario
         if seed < FIRST_TUNING_SEED:
-            diverged = self._diverges[loss, seed]
+            best = _RATE * 10 ** (scenario.rates[loss] if scenario.rates else 0.0)
+            diverged = self._diverges[loss, seed] and rate > 0.9 * best
             return _run({} if diverged else {f"test/{metric}": scenario.convert(self.value(loss, rate, seed))})
         if tuple(job) not in self._tuned:
             self._tuned[tuple(job)] = scenario.tuning_spread * float(self._tuning_rng.standard_normal())
@@ -180,10 +181,15 @@ class SimulatedStudy(Study):
         super().__init__(settings, groups, Path(), [], {"tune": runs, "race": runs})
         self.runs = runs
 
-    def race(self, tunings: Sequence[Tuning]) -> Race:
+    def race(self, tunings: list[Tuning]) -> Race:
         """Run the race with the best learning rates of the tuning."""
-        self.rates = [each.best_result.trial["optimizer.lr"] for each in tunings if each.best_result is not None]
+        self.tunings = tunings
         return super().race(tunings)
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rate of each loss."""
+        return [each.best_result.trial["optimizer.lr"] for each in self.tunings if each.best_result is not None]
 
     def _evaluate(self, race: Race, wanted: Sequence[tuple[int, int]]) -> None:
         for loss, seed in wanted:

@@ -17,7 +17,7 @@ from losslab.study.figures import draw_race
 from losslab.study.race import Outcome, Race
 from losslab.study.sequential import Interval
 from losslab.study.settings import FIRST_TUNING_SEED, Settings
-from losslab.study.tuning import Tuning
+from losslab.study.tuning import Tuning, format_trial
 from losslab.study.tuning_figures import draw_one_rate, draw_tuning
 
 ANSWER = "answer.md"
@@ -97,7 +97,7 @@ class Answer:
             margin = f"{self.margin_text} of test {self.race.scale.metric}"
             return f"{names} {verb} equivalent to {self.reference} within {margin}"
         if verdict == "diverged":
-            return f"{names} diverged at {'its' if len(found) == 1 else 'their'} best learning rate"
+            return f"{names} diverged"
         if verdict == "undecided":
             needs = _join([_about(outcome.seeds_needed) for outcome in found])
             return f"{names} {verb} undecided against {self.reference} ({needs} more seeds would be needed)"
@@ -218,7 +218,7 @@ class Answer:
             f"{edge} at the edge of the grid{', so it may be better still beyond' if edges else ''}.",
             (
                 "Race: seeds 0, 1, 2, ..., which nothing was tuned on. With one seed, all groups have the same "
-                "initial weights, batches and data. "
+                f"initial weights, batches and data. {self._replaced()}"
                 f"The groups are compared after {_join([*map(str, race.sizes)])} seeds."
             ),
             f"Each run is measured on the {test}, with the weights of its best epoch on the validation data.",
@@ -241,6 +241,16 @@ class Answer:
     def _refined(self) -> str:
         count = 2 * self.settings.refinements if any(tuning.is_grid for tuning in self.tunings) else 0
         return f", of which {count} beside its best rate so far" if count else ""
+
+    def _replaced(self) -> str:
+        """Name the trials with which a run of the race diverged."""
+        found = [
+            f"{tuning.group.label} diverged at {format_trial(result.trial)}"
+            for tuning in self.tunings
+            for result in tuning.results
+            if len(result.values) > self.settings.tune_seeds
+        ]
+        return f"{_join(found)}; the next best trial took its place. " if found else ""
 
     def markdown(self, figures: Mapping[str, str]) -> str:
         """Return the content of answer.md, with figures: their titles by the names of their files."""

@@ -165,6 +165,16 @@ class Race:
         self.rows.append(row)
         return row
 
+    def restart(self, group: int) -> list[int]:
+        """Remove all results of a group, to run it again with other values, and return its seeds."""
+        own = self.rows[group]
+        seeds = sorted({*own.values, *own.diverged})
+        for row in self.rows:
+            if row.group == group:
+                for results in (row.values, row.others, row.items, row.diverged):
+                    results.clear()
+        return seeds
+
     def compared(self) -> list[Row]:
         """Return the rows that are tested: all but the reference, diverged groups, and those that equal their group.
 

@@ -33,7 +33,7 @@ from losslab.study.settings import (
 )
 from losslab.study.stage import Run, Stage
 from losslab.study.test_items import EvaluationJob, evaluate_runs, read_items
-from losslab.study.tuning import TrialResult, Tuning, sides_to_extend
+from losslab.study.tuning import TrialResult, Tuning, format_trial, sides_to_extend
 from losslab.training.config import ProcessContext
 from losslab.training.distributed import spawn
 
@@ -41,6 +41,8 @@ logger = logging.getLogger("losslab")
 
 ITEMS = "test_items"
 """The folder in the folder of a study with the scores of the test examples of each run."""
+_MOST_REPLACED = 3
+"""How often a group that diverges in the race gets its next best trial."""
 _PLAIN_LOSSES = ("cross_entropy", "bce")
 """The losses to whose runs methods after training are fitted."""
 
@@ -228,8 +230,11 @@ class Study:
 
     # Race
 
-    def race(self, tunings: Sequence[Tuning]) -> Race:
-        """Add seeds in rounds until each group is decided, or has the largest number of seeds."""
+    def race(self, tunings: list[Tuning]) -> Race:
+        """Add seeds in rounds until each group is decided, or has the largest number of seeds.
+
+        A group that diverges is run again with its next best trial. Its tuning is replaced in the list.
+        """
         rows = [Row(group.label, group=index) for index, group in enumerate(self.groups)]
         settings = self.settings
         for row, tuning in zip(rows, tunings, strict=True):
@@ -240,9 +245,24 @@ class Study:
         seeds: Mapping[int, Sequence[int]] = {group: range(settings.first_seeds) for group in starters}
         while seeds:
             self._run_round(race, tunings, seeds)
+            again = self._replace_diverged(race, tunings)
             race.reference = self._reference(tunings, rows)
-            seeds = race.next_seeds()
+            seeds = again or race.next_seeds()
         return race
+
+    def _replace_diverged(self, race: Race, tunings: list[Tuning]) -> dict[int, list[int]]:
+        """Choose the next best trial of each group that diverged, and return the seeds to run again by group."""
+        again = {}
+        for group, tuning in enumerate(tunings):
+            replaced = sum(len(result.values) > self.settings.tune_seeds for result in tuning.results)
+            if not race.rows[group].diverged or tuning.best_result is None or replaced == _MOST_REPLACED:
+                continue
+            next_best = tuning.without_best()
+            if next_best.best_result is not None:
+                best = format_trial(tuning.best_result.trial)
+                logger.info("race          %s diverged at %s: again with the next best trial", tuning.group.label, best)
+                tunings[group], again[group] = next_best, race.restart(group)
+        return again
 
     def _run_round(self, race: Race, tunings: Sequence[Tuning], seeds: Mapping[int, Sequence[int]]) -> None:
         wanted = [(group, seed) for group, each in seeds.items() for seed in each]
@@ -364,7 +384,7 @@ def _log_tuning(tuning: Tuning) -> None:
     if best is None:
         logger.warning("tune          %s diverged in every trial", tuning.group.label)
         return
-    values = ", ".join(f"{key}={value:g}" for key, value in best.trial.items())
+    values = format_trial(best.trial)
     edge = ", at the edge of the grid: it may be better still beyond" if tuning.edge else ""
     logger.info("tune          %s: %s (%.4g on the validation data)%s", tuning.group.label, values, best.mean, edge)
 

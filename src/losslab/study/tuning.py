@@ -1,7 +1,7 @@
 """The results of the tuning: for each group the values of all trials, its best trial, and its range of good rates."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, isfinite
 from statistics import fmean
@@ -15,7 +15,7 @@ class TrialResult:
 
     trial: Trial
     values: tuple[float | None, ...]
-    """One value per seed; None if the run diverged."""
+    """One value per seed; None if the run diverged. A run of the race that diverged counts too."""
 
     @cached_property
     def mean(self) -> float | None:
@@ -34,13 +34,16 @@ class Tuning:
     is_grid: bool
     """Whether the trials are a grid of one parameter, so that it has edges."""
     higher_is_better: bool
+    ceiling: int | None = None
+    """In a grid, the index of the lowest rate at which a run of the race diverged: only lower rates can be the best."""
 
     @cached_property
     def best(self) -> int | None:
         """The index of the best trial; of trials with equal means, the middle one. None if all trials diverged."""
         sign = 1 if self.higher_is_better else -1
-        scores = [-inf if result.mean is None else sign * result.mean for result in self.results]
-        top = max(scores)
+        allowed = self.results[: self.ceiling]
+        scores = [-inf if result.mean is None else sign * result.mean for result in allowed]
+        top = max(scores, default=-inf)
         equal = [index for index, score in enumerate(scores) if score == top]
         return None if top == -inf else equal[(len(equal) - 1) // 2]
 
@@ -60,6 +63,17 @@ class Tuning:
         if self.best is None or self.best == 0:
             return -1
         return int(self.best == len(self.results) - 1)
+
+    def without_best(self) -> "Tuning":
+        """Return the tuning after the best trial has diverged in the race, so that the next best one is the best.
+
+        In a grid, it is the best of the lower rates.
+        """
+        changed = [
+            TrialResult(result.trial, (*result.values, None)) if index == self.best else result
+            for index, result in enumerate(self.results)
+        ]
+        return replace(self, results=tuple(changed), ceiling=self.best if self.is_grid else None)
 
     def good_range(self, margin: float, *, as_ratio: bool) -> tuple[Trial, Trial] | None:
         """Return the lowest and highest of the neighbouring trials around the best whose means are within a margin.
@@ -87,3 +101,8 @@ class Tuning:
 def sides_to_extend(tunings: Sequence[Tuning]) -> list[int]:
     """Return the ends at which the grids of all groups are extended: those where the best rate of any group is."""
     return sorted({tuning.edge for tuning in tunings} - {0})
+
+
+def format_trial(trial: Trial) -> str:
+    """Return the values of a trial as overrides, such as "optimizer.lr=0.02"."""
+    return ", ".join(f"{key}={value:g}" for key, value in trial.items())

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,19 @@ def test_without_a_grid_there_is_no_edge():
     assert tuning(3, 2, 1, is_grid=False).edge == 0
     assert tuning(3, is_grid=True).edge == 0
     assert tuning(3, 2, 1, is_grid=False).good_range(0.1, as_ratio=False) is None
+
+
+def test_after_a_best_rate_diverges_in_the_race_the_best_lower_rate_wins():
+    found = tuning(1, 2, 4, 3)
+    changed = found.without_best()
+    assert (found.best, changed.best) == (2, 1)
+    assert changed.results[2].values[-1] is None
+    assert changed.without_best().without_best().best_result is None
+
+
+def test_after_a_best_trial_diverges_in_the_race_the_next_best_wins():
+    found = replace(tuning(1, 2, 4, 3), is_grid=False)
+    assert (found.best, found.without_best().best) == (2, 3)
 
 
 def test_the_grids_of_all_groups_are_extended_where_any_best_rate_is_at_an_edge():
