@@ -202,7 +202,9 @@ class Answer:
         settings, race, scale = self.settings, self.race, self.race.scale
         tuned = sorted({key for tuning in self.tunings for result in tuning.results for key in result.trial})
         trials = " or ".join(map(str, sorted({len(tuning.results) for tuning in self.tunings})))
-        last_seed = FIRST_TUNING_SEED + settings.tune_seeds - 1
+        seeds = f"seed {FIRST_TUNING_SEED}"
+        if settings.tune_seeds > 1:
+            seeds = f"seeds {FIRST_TUNING_SEED} to {FIRST_TUNING_SEED + settings.tune_seeds - 1}"
         edges = [tuning.group.label for tuning in self.tunings if tuning.edge]
         edge = f"The best rate of {_join(edges)} is" if edges else "No best rate is"
         chosen = "was named in the command" if settings.reference else "is the best group after tuning, on other seeds"
@@ -211,8 +213,8 @@ class Answer:
         test = f"{self.test_examples:,} test examples" if self.test_examples else "test data"
         return [
             (
-                f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group{self._refined()}, seeds "
-                f"{FIRST_TUNING_SEED} to {last_seed}. The best mean of val/{scale.metric} wins; a run that diverges is "
+                f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group{self._refined()}, {seeds}. "
+                f"The best mean of val/{scale.metric} wins; a run that diverges is "
                 "the worst."
             ),
             f"{edge} at the edge of the grid{', so it may be better still beyond' if edges else ''}.",
