@@ -85,8 +85,9 @@ SITUATIONS = (
         recommended=("sigmoid_focal",),
         limits="The data are synthetic: 2 of 40 labels are positive on average. F1 is the mean over the labels of the "
         "harmonic mean of precision and recall. Without fitted thresholds, a label is predicted if its probability is "
-        "above 0.5. The row *f1 thresholds* fits a threshold for each label to the validation data, which costs no "
-        "training.",
+        "above 0.5. This is to the disadvantage of sigmoid_focal, which gives label 1 less weight (alpha = 0.25) and "
+        "so predicts smaller probabilities; a metric without thresholds could be in its favour. The row *f1 "
+        "thresholds* fits a threshold for each label to the validation data, for bce only; this costs no training.",
     ),
     Situation(
         title="soft labels: mixed images, or annotators who disagree",
