@@ -120,6 +120,20 @@ def robust_regression(atlases: Atlases) -> str | None:
     )
 
 
+def unequal_noise(atlases: Atlases) -> str | None:
+    """If the variance of the noise differs, gaussian_nll is the best loss."""
+    atlas = atlases["regression"]
+    better = atlas.with_verdict("heteroscedastic", BETTER)
+    if not better or better[0].group != "gaussian_nll":
+        return None
+    factor = 2 ** (atlas.gain("heteroscedastic", "gaussian_nll") or 0.0)
+    return (
+        "If the variance of the noise differs between examples, `gaussian_nll`, which predicts it, has the lowest test "
+        f"error, by a factor of {factor:.1f} lower than that of `mse`; {_are(len(better) - 1, 'other loss')} better "
+        "than `mse`, too."
+    )
+
+
 def real_values(atlases: Atlases) -> str | None:
     """On real data without gross errors, no loss of values is better than mse."""
     atlas = atlases["regression"]
@@ -140,5 +154,6 @@ def _are(count: int, noun: str = "") -> str:
 
 
 _SENTENCES: tuple[Callable[[Atlases], str | None], ...] = (
-    clean_labels, wrong_labels, long_tail, learning_rates, robust_regression, no_loss_for_all, real_values,
+    clean_labels, wrong_labels, long_tail, learning_rates, robust_regression, unequal_noise, no_loss_for_all,
+    real_values,
 )  # fmt: skip

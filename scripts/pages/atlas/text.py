@@ -38,6 +38,8 @@ _HOW = """\
 - Each run is measured with the weights of its best epoch on the validation data, whose labels and values are correct.
   With wrong labels, this is early stopping at the right epoch, which helps `cross_entropy` and other losses that would
   memorise wrong labels later. Without it, their disadvantage would be larger.
+- n is the number of seeds. A loss that is decided gets no more seeds than needed, so compare two losses by their
+  differences from the reference, which are taken seed by seed, and not by their means.
 - The seed determines initial weights and batches, and also the split or the generated data, so an interval includes
   what other data of the same kind would change.
 - Rows such as `cross_entropy + logit adjustment` are fitted to the outputs after training. Temperature scaling never
@@ -78,7 +80,7 @@ def _section(atlas: Atlas) -> str:
     parts = [
         f"## {task.name.capitalize()}",
         _wrap(f"The usual choice is `{task.reference}`. {len(task.losses)} losses are compared. Left out: {out}."),
-        "\n".join(f"- [{each.title}](#{each.name}): {each.description}." for each in atlas.situations),
+        "\n".join(_wrap(f"- [{each.title}](#{each.name}): {each.description}.", "  ") for each in atlas.situations),
         f"![The difference of each loss from {task.reference} in each situation](atlas/{task.name}.png)",
         verdict_table(atlas),
         f"### Learning rates: {task.name}",

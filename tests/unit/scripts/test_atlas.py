@@ -42,6 +42,7 @@ def results():
         "long_tail": classes(adjusted, posthoc),
         "gaussian": errors(),
         "outliers": errors(*robust),
+        "heteroscedastic": errors(row("gaussian_nll", "better", 0.2, "mse"), row("l1", "better", 0.5, "mse")),
         "diabetes": errors(),
     }
 
@@ -69,6 +70,7 @@ def test_the_sentences_contain_the_numbers(write, results):
     assert "differ by a factor of 31, and in 4 of" in findings.learning_rates(atlases)
     assert "4 of 8 losses have a lower test error than `mse`" in findings.robust_regression(atlases)
     assert "(`huber`) by a factor of 4.0" in findings.robust_regression(atlases)
+    assert "by a factor of 5.0 lower than that of `mse`; 1 other loss is better" in findings.unequal_noise(atlases)
     assert len(findings.findings(atlases)) == 5
 
 
@@ -83,6 +85,7 @@ def test_the_sentences_contain_the_numbers(write, results):
         (findings.robust_regression, "outliers", errors()),
         (findings.robust_regression, "gaussian", errors(*(row(f"a{n}", "worse", 1.2, "mse") for n in range(4)))),
         (findings.no_loss_for_all, "wrong_40", classes(row("gce", "better", 0.01))),
+        (findings.unequal_noise, "heteroscedastic", errors(row("l1", "better", 0.3, "mse"))),
         (findings.real_values, "diabetes", errors(row("huber", "better", 0.9, "mse"))),
     ],
 )
