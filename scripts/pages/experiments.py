@@ -92,14 +92,14 @@ def working_directory(experiment: Experiment, page: str, fingerprint: Fingerprin
     """Provide a working directory, which is deleted afterwards.
 
     That of a resumable experiment is outputs/pages/PAGE/NAME. It is kept after an interruption, and used again unless
-    the experiment has changed since.
+    its commands or what its runs depend on have changed since.
     """
     if not experiment.resumable:
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)
         return
     work_dir = ROOT / "outputs" / "pages" / page / experiment.name
-    state = json.dumps(experiment.definition | fingerprint.record(), indent=2)
+    state = json.dumps(experiment.definition | fingerprint.of_runs().record(), indent=2)
     file = work_dir / "experiment.json"
     if not file.is_file() or file.read_text() != state:
         shutil.rmtree(work_dir, ignore_errors=True)

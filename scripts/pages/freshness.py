@@ -4,7 +4,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,11 @@ _LEFT_OUT = (
     "losslab.study.answer", "losslab.study.figures", "losslab.study.tuning_figures",
 )  # fmt: skip
 """Modules and packages that compose, check, display, draw, start processes or write files."""
+_DECIDING = (
+    "losslab.study.settings", "losslab.study.sweeper", "losslab.study.stage", "losslab.study.tuning",
+    "losslab.study.race", "losslab.study.sequential", "losslab.sweep",
+)  # fmt: skip
+"""Modules and packages that decide which runs a study trains and compare them, but change no run."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,12 @@ class Fingerprint:
             if module:
                 targets[module] = targets.get(module, frozenset()) | {target}
         return cls(configuration, {name: hash_module(name) for name in used_modules(targets)}, targets)
+
+    def of_runs(self) -> "Fingerprint":
+        """Return the part that single runs depend on, without what decides which runs a study trains."""
+        configuration = {name: each for name, each in self.configuration.items() if name != "study"}
+        code = {name: each for name, each in self.code.items() if not _is_in(name, _DECIDING)}
+        return replace(self, configuration=configuration, code=code)
 
     def record(self) -> dict[str, str]:
         """Return the hashes as they are recorded."""
@@ -165,7 +176,12 @@ def used_modules(targets: Iterable[str]) -> list[str]:
 
 
 def _counts(module: str) -> bool:
-    return module != "losslab" and not any(module == each or module.startswith(f"{each}.") for each in _LEFT_OUT)
+    return module != "losslab" and not _is_in(module, _LEFT_OUT)
+
+
+def _is_in(module: str, names: Iterable[str]) -> bool:
+    """Return whether a module is one of some modules, or in one of some packages."""
+    return any(module == each or module.startswith(f"{each}.") for each in names)
 
 
 @cache

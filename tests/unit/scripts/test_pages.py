@@ -291,6 +291,15 @@ def test_a_resumable_experiment_continues_unless_it_has_changed(page, tmp_path, 
     assert not (tmp_path / "outputs" / "pages" / "own" / "a").exists()
 
 
+def test_an_interrupted_study_continues_after_a_change_of_the_code_that_decides_which_runs_it_trains():
+    experiment = study.Study("small", SMALL)
+    before = Fingerprint.of(experiment.configurations())
+    for module, continues in (("losslab.study.race", True), ("losslab.study.test_items", False)):
+        changed = replace(before, code={**before.code, module: "00000000"})
+        assert module in before.code
+        assert (changed.of_runs().record() == before.of_runs().record()) == continues
+
+
 SMALL = (
     "model=linear", "data=linear_synthetic", "optimizer.lr=0.1", "trainer.max_epochs=3", "loss=mse,l1",
     "study.reference=loss=mse", "study.trials=3", "study.tune_seeds=1", "study.first_seeds=2", "study.max_seeds=2",
