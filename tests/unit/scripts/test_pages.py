@@ -22,20 +22,21 @@ from losslab.errors import LabError
 from losslab.training import config as composing
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-RECORDED_WITHOUT_HASHES = {"choosing", "lessons"}
-"""Pages whose experiments were run before hashes were recorded, and have to run once more."""
-
+MUST_RUN_AGAIN = {"choosing", "lessons"}
+"""Pages with results that are known to be stale, most of them recorded without hashes."""
 
 PUBLISHED = [page for page in command.PAGES.values() if (DOCS / f"{page.name}.md").is_file()]
 each_page = pytest.mark.parametrize("page", PUBLISHED, ids=lambda page: page.name)
+STALE = pytest.mark.xfail(strict=True, reason="the page must run again: python scripts/pages PAGE --resume")
 
 
 @pytest.mark.slow  # composes the configurations of all published runs
-@each_page
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(each, id=each.name, marks=STALE if each.name in MUST_RUN_AGAIN else ()) for each in PUBLISHED],
+)
 def test_the_results_of_a_page_are_current(page):
     reasons = {name: each.reasons for name, each in page.staleness(DOCS).items() if each.reasons}
-    if page.name in RECORDED_WITHOUT_HASHES:
-        reasons = {name: found for name, found in reasons.items() if found != ["recorded without hashes"]}
     assert reasons == {}, "python scripts/pages --verify"
 
 
