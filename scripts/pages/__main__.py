@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="list the stale results, and repeat the named experiments, or else the fastest that confirm all stale "
         "results; equal numbers make results current; without PAGE, of all pages",
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # NAME may follow --resume
     if options.page is None and not (options.stale or options.verify):
         parser.error(f"name a page: {', '.join(PAGES)}")
     if options.text and options.names:
