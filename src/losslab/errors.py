@@ -23,7 +23,7 @@ class NonFiniteError(LabError):
     @staticmethod
     def is_message(text: str) -> bool:
         """Return whether a text is the message of such an error, as a sweep records it for a failed job."""
-        return re.search(r"\bstep \d+ .*\bNaN or infinite\b", text) is not None
+        return re.search(r"\bstep \d+\b.*\bNaN or infinite\b", text) is not None
 
 
 class PartError(LabError):

@@ -122,7 +122,7 @@ def _print_train_help() -> None:
 
     ignore_output_errors()  # for `--help | head -1`, which closes the pipe
     lines = [
-        fill(", ".join(choices(group)), 100, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)
+        fill(", ".join(choices(group)), 118, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13)
         for group in NAMES
     ]
     sys.stdout.write(_TRAIN_HELP.format(groups="\n".join(lines)))
