@@ -214,8 +214,7 @@ class Answer:
         return [
             (
                 f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group{self._refined()}, {seeds}. "
-                f"The best mean of val/{scale.metric} wins; a run that diverges is "
-                "the worst."
+                f"The best mean of val/{scale.metric} wins; a run that diverges is the worst."
             ),
             f"{edge} at the edge of the grid{', so it may be better still beyond' if edges else ''}.",
             (

@@ -181,10 +181,11 @@ def take_over(
 def _restore(job: Job, existing: ExistingRun) -> None:
     """Set the state and results of a job to those of the existing run that it takes over."""
     metrics = read_metrics(existing.run)
-    diverged = metrics is None and bool(existing.divergence)
-    job.reused, job.resumes = metrics is not None or diverged, metrics is None and not diverged
-    if diverged:
-        job.state, job.reason, job.seconds = State.FAILED, existing.divergence, existing.seconds or 0.0
+    if metrics is None and existing.divergence:
+        job.reused, job.state, job.reason = True, State.FAILED, existing.divergence
+        job.seconds = existing.seconds or 0.0
+        return
+    job.reused, job.resumes = metrics is not None, metrics is None
     if metrics is None or job.config is None:
         return
     monitored = next((name for name in MONITORED if name in metrics), None)
