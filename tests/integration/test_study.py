@@ -87,15 +87,32 @@ def test_each_loss_gets_the_same_rates_and_is_raced_at_its_best_on_other_seeds(u
             ("data=multilabel_synthetic", "loss=bce,sigmoid_focal", "study.metric=f1"),
             {"bce + temperature", "bce + f1 thresholds"},
         ),
+        (
+            ("data=digits", "data.size=8", "data.split_seed=3", "loss=cross_entropy,brier"),
+            {"cross_entropy + temperature"},
+        ),
+        (
+            ("data=digits", "data.size=8", "imbalance=long_tail", "imbalance.ratio=20", "loss=cross_entropy,brier"),
+            {"cross_entropy + temperature", "cross_entropy + logit adjustment"},
+        ),
     ],
-    ids=["one-vs-all", "several labels"],
+    ids=["one-vs-all", "several labels", "classes that only chance makes unequal", "unequal classes"],
 )
-def test_bce_is_raced_with_the_methods_after_training_that_fit_the_data(tmp_path, arguments, methods):
+def test_the_methods_after_training_that_fit_the_data_are_raced(tmp_path, arguments, methods):
     short = ("trainer=cpu", "trainer.max_epochs=1", "logger=none", "study.tune=[]", "study.tune_seeds=1",
              "study.first_seeds=2", "study.max_seeds=2", "run_dir=done")  # fmt: skip
     code, _, errors = study("model=mlp", *arguments, *short, cwd=tmp_path)
     assert code == 0, errors
     assert {row for row in values(tmp_path / "done") if "+" in row} == methods
+
+
+def test_groups_with_different_numbers_of_tuned_keys_get_equally_many_trials(tmp_path):
+    tuned = ("study.tune=[optimizer.lr,{loss.delta:[0.1,10]}]", "study.trials=4", "study.max_seeds=2")
+    code, _, errors = study(*SHORT, *tuned, "loss=huber,mse", "run_dir=done", cwd=tmp_path)
+    assert code == 0, errors
+    found = results(tmp_path / "done")["tuning"]
+    assert [len(group["trials"]) for group in found] == [4, 4]
+    assert [len(group["trials"][0]["values"]) for group in found] == [2, 1]
 
 
 def test_compare_reads_the_race_as_any_sweep(undisturbed):

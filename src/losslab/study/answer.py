@@ -240,7 +240,7 @@ class Answer:
         ]
 
     def _refined(self) -> str:
-        count = 2 * self.settings.refinements if any(tuning.is_grid for tuning in self.tunings) else 0
+        count = 2 * self.settings.refinements if all(tuning.is_grid for tuning in self.tunings) else 0
         return f", of which {count} beside its best rate so far" if count else ""
 
     def _replaced(self) -> str:

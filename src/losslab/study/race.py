@@ -95,6 +95,12 @@ class Row:
         else:
             self.diverged.append(seed)
 
+    def copy(self, other: "Row", seeds: Sequence[int]) -> None:
+        """Copy the results of another row for some seeds, if it has them."""
+        self.values |= {seed: other.values[seed] for seed in seeds if seed in other.values}
+        self.others |= {seed: other.others[seed] for seed in seeds if seed in other.others}
+        self.items |= {seed: other.items[seed] for seed in seeds if seed in other.items}
+
     @property
     def is_posthoc(self) -> bool:
         """Whether the row is a method that is fitted after training."""
@@ -146,22 +152,31 @@ class Race:
 
     def add_items(self, group: int, seed: int, items: TestItems) -> None:
         """Add what the second evaluation of a run gave: the scores of test examples, and methods after training."""
+        own = self.rows[group]
         self.checksums.add(items.checksum)
         if PLAIN in items.scores:
-            self.rows[group].items[seed] = items.scores[PLAIN]
-        for method, metrics in items.metrics.items():
-            if self.scale.metric in metrics:
-                row = self.posthoc_row(group, method)
-                row.add(seed, metrics[self.scale.metric], metrics)
-                if method in items.scores:
-                    row.items[seed] = items.scores[method]
+            own.items[seed] = items.scores[PLAIN]
+        fitted = {method: metrics for method, metrics in items.metrics.items() if self.scale.metric in metrics}
+        for method, metrics in fitted.items():
+            row = self.posthoc_row(group, method)
+            row.add(seed, metrics[self.scale.metric], metrics)
+            if method in items.scores:
+                row.items[seed] = items.scores[method]
+        for row in self.rows:
+            if row.group == group and row.is_posthoc and row.method not in fitted:
+                row.copy(own, [seed])
 
     def posthoc_row(self, group: int, method: str) -> Row:
-        """Return the row of a method that is fitted to the runs of a group; it is added if it is missing."""
+        """Return the row of a method that is fitted to the runs of a group; it is added if it is missing.
+
+        A run to which the method is not fitted counts as it is, so the row has a value for each seed of the group.
+        """
         for row in self.rows:
             if (row.group, row.method) == (group, method):
                 return row
-        row = Row(f"{self.rows[group].label} + {method.replace('_', ' ')}", group=group, method=method)
+        own = self.rows[group]
+        row = Row(f"{own.label} + {method.replace('_', ' ')}", group=group, method=method)
+        row.copy(own, list(own.values))
         self.rows.append(row)
         return row
 
@@ -248,7 +263,7 @@ class Race:
             special = "diverged" if self._is_out(row) else "same runs" if row.is_posthoc else "reference"
             return Outcome(row, estimate, verdict=special)
         looks = self.looks(row)
-        if not looks:  # a method after training that could not be fitted to some runs
+        if not looks:  # a method after training, and runs that were not evaluated again
             return Outcome(row, estimate, verdict="undecided")
         rule = StoppingRule(tuple(self.sizes), self.scale.tested_margin, verdict.levels)
         last = rule.stop(looks)
@@ -279,7 +294,7 @@ class Race:
         if not undecided:
             return {}
         groups = sorted({self.rows[self.reference].group, *(row.group for row in undecided)})
-        done = min(len(self.rows[group].values) for group in groups)  # a method may be missing for some seeds
+        done = min(len(self.rows[group].values) for group in groups)
         size = next((size for size in self.sizes if size > done), 0)
         missing = {group: [seed for seed in range(size) if seed not in self.rows[group].values] for group in groups}
         return {group: seeds for group, seeds in missing.items() if seeds}

@@ -52,7 +52,9 @@ class Settings:
     trials: int | None = None
     """The number of trials of each group; None: 7 for one key, otherwise 8 for each key, rounded up to a power of 2."""
     refinements: int = 1
-    """How often two learning rates beside the best one of each group are added, each time at half the distance."""
+    """How often two learning rates beside the best one of each group are added, each time at half the distance.
+
+    Nothing is added if not all groups have a grid of learning rates, because all get equally many trials."""
     tune_seeds: int = 3
     """The number of seeds of each trial."""
     max_seeds: int = 20

@@ -175,7 +175,7 @@ class Study:
     def tune(self) -> list[Tuning]:
         """Run the trials of all groups.
 
-        The grids of all groups are extended while the best rate of any group is at an edge, and then refined.
+        If all groups have grids, they are extended while the best rate of any group is at an edge, and then refined.
         """
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.settings.tune_seeds)
         trials = [(index, trial) for index, design in enumerate(self.designs) for trial in design.trials]
@@ -194,10 +194,10 @@ class Study:
             logger.info(
                 "tune          the best rate of %s is at the edge: %d more runs", at_edge, len(trials) * len(seeds)
             )
-        for _ in range(self.settings.refinements):
+        for _ in range(self._refinements):
             trials = []
             for index, (design, tuning) in enumerate(zip(self.designs, tunings, strict=True)):
-                if design.is_grid and tuning.best is not None:
+                if tuning.best is not None:
                     trials += [(index, trial) for trial in design.refine(tuning.best)]
             if trials:
                 count = len(trials) * len(seeds)
@@ -207,6 +207,11 @@ class Study:
         for tuning in tunings:
             _log_tuning(tuning)
         return tunings
+
+    @property
+    def _refinements(self) -> int:
+        """How often the grids are refined: not if some groups have none, because all get equally many trials."""
+        return self.settings.refinements if all(design.is_grid for design in self.designs) else 0
 
     def _tuning(self, index: int, seeds: Sequence[int]) -> Tuning:
         metric = f"val/{self.scale.metric}"
@@ -329,7 +334,7 @@ class Study:
     def _log_plan(self) -> None:
         """Log the numbers of runs of all parts, and how long they take if each takes as long as the first runs."""
         settings, count = self.settings, len(self.groups)
-        trials = sum(len(design.trials) + 2 * settings.refinements * design.is_grid for design in self.designs)
+        trials = sum(len(design.trials) + 2 * self._refinements for design in self.designs)
         tune, first, most = trials * settings.tune_seeds, count * settings.first_seeds, count * settings.max_seeds
         seeds = "1 seed" if settings.tune_seeds == 1 else f"{settings.tune_seeds} seeds"
         race = f"{first} runs, {self._time_for(first)}"

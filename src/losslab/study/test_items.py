@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, chisquare
 
 from losslab.analysis.compare.statistics import LEVEL
 from losslab.errors import LabError
@@ -31,6 +31,8 @@ Scores = NDArray[np.float64]
 PLAIN = ""
 """The name of the run itself, next to those of the methods that are fitted after training."""
 _RESAMPLES = 2000
+_UNEQUAL = 0.001
+"""Significance level of the test whether classes are equally frequent."""
 
 
 class TestItems(NamedTuple):
@@ -124,7 +126,9 @@ def _evaluate(job: EvaluationJob) -> TestItems:
 def _methods(experiment: "Experiment", metric: str) -> list[str]:
     """Return the methods that may change something: no thresholds for exclusive classes, no prior that is uniform.
 
-    Thresholds are fitted for the highest accuracy, or if the metric is F1 for the highest F1.
+    The prior counts as uniform if the class frequencies in training differ by less than a fifth, or no more than a
+    random choice of examples from equally frequent classes would make them differ (chi-squared test). Thresholds are
+    fitted for the highest accuracy, or if the metric is F1 for the highest F1.
     """
     from losslab.targets import Task  # noqa: PLC0415
 
@@ -132,7 +136,7 @@ def _methods(experiment: "Experiment", metric: str) -> list[str]:
     methods = ["temperature"]
     if experiment.data.spec.task is not Task.MULTICLASS:
         methods.append("f1_thresholds" if metric == "f1" else "thresholds")
-    elif counts is not None and max(counts) > 1.2 * min(counts):
+    elif counts is not None and max(counts) > 1.2 * min(counts) and chisquare(counts).pvalue < _UNEQUAL:
         methods.append("logit_adjustment")
     return methods
 

@@ -10,6 +10,7 @@ from scipy import stats
 from losslab.errors import LabError
 from losslab.study.race import Race, Row, Scale
 from losslab.study.sequential import look_sizes
+from losslab.study.test_items import PLAIN
 
 NOISE = (0.0, 0.004, -0.002, 0.001, -0.003, 0.002, -0.001, 0.003, -0.004, 0.0)
 
@@ -177,12 +178,14 @@ def test_a_method_of_a_diverged_group_is_out_too():
     assert raced.next_seeds() == {}
 
 
-def test_a_method_that_could_not_be_fitted_to_some_runs_does_not_stop_the_race():
+def test_a_run_to_which_a_method_is_not_fitted_counts_as_it_is():
     raced = race(around(0.5, 20), around(0.9, 20))
-    with_method(raced, 0, "temperature", {0: 0.5, 3: 0.503})
-    outcome = found(raced)["g0 + temperature"]
-    assert (outcome.verdict, outcome.pairs, outcome.difference, outcome.seeds_needed) == ("undecided", 0, None, None)
-    assert raced.next_seeds() == {}
+    row = with_method(raced, 0, "temperature", {0: 0.6, 3: 0.603})
+    assert row.values == raced.rows[0].values | {0: 0.6, 3: 0.603}
+    raced.rows[0].add(20, 0.4, {"accuracy": 0.4, "nll": 2.0})
+    raced.add_items(0, 20, SimpleNamespace(metrics={}, scores={PLAIN: np.ones(3)}, checksum=0))
+    assert (row.values[20], row.others[20], row.items[20].tolist()) == (0.4, {"accuracy": 0.4, "nll": 2.0}, [1, 1, 1])
+    assert found(raced)["g0 + temperature"].pairs == 20
 
 
 def test_the_decision_about_a_group_stands_while_its_method_goes_on():
