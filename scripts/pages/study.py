@@ -54,6 +54,8 @@ class StudyRow:
     """The lowest and highest of the neighbouring rates around the best that are as good within the margin."""
     at_edge: bool
     """Whether the tuned rate is at an end of the grid."""
+    tuned: str = ""
+    """All tuned values if there are several, such as "lr 0.03, c 2"."""
 
     @property
     def scale(self) -> Scale:
@@ -168,6 +170,7 @@ def extract_rows(folder: Path) -> list[StudyRow]:
                 range_low=ends[0][LEARNING_RATE] if ends else None,
                 range_high=ends[1][LEARNING_RATE] if ends else None,
                 at_edge=bool(tuning and tuning.edge),
+                tuned=answer["tuned"] if tuning and "," in answer["tuned"] else "",
                 **{name: _number(answer[name]) for name in numbers},
             )
         )
@@ -211,6 +214,7 @@ def read_rows(file: Path) -> list[StudyRow]:
         "verdict": str,
         "n": int,
         "at_edge": lambda text: text == "True",
+        "tuned": str,
     }
     return [StudyRow(**{name: texts.get(name, _number)(text) for name, text in each.items()}) for each in found]
 
@@ -247,7 +251,7 @@ def study_table(rows: Sequence[StudyRow]) -> str:
 
 
 def _cells(row: StudyRow) -> tuple[str, ...]:
-    rate = "" if row.rate is None else f"{row.rate:g}{' (edge)' if row.at_edge else ''}"
+    rate = "" if row.rate is None else row.tuned or f"{row.rate:g}{' (edge)' if row.at_edge else ''}"
     relative = "" if row.relative_rate is None else f"{row.relative_rate:.2g}"
     good = "" if row.range_low is None else f"{row.range_low:g} to {row.range_high:g}"
     return (f"`{row.group}`", format_mean(row), str(row.n), format_difference(row), row.verdict, rate, relative, good)

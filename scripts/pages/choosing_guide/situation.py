@@ -114,7 +114,7 @@ class Situation:
     recommended: tuple[str, ...] = ()
     """Labels of further rows that the source recommends, such as "cross_entropy + temperature"."""
     words: Mapping[str, str] = field(default_factory=dict)
-    """Replacements for overrides in the labels of the study; "" to leave them out."""
+    """Replacements for labels of the study, or for overrides in them; "" to leave an override out."""
     limits: str = ""
     """Notes on the data and the metrics, and what the runs cannot show."""
 

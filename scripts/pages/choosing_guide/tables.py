@@ -45,10 +45,12 @@ def describe_levels(sweeps: Sweeps, results: Sequence[Result]) -> str:
 
 
 def rename(rows: Sequence[StudyRow], words: Mapping[str, str]) -> list[StudyRow]:
-    """Return the rows of a study with words of their labels replaced, without rows that only repeat a group."""
-    labels = [" ".join(filter(None, (words.get(word, word) for word in row.group.split(" ")))) for row in rows]
-    named = zip(rows, labels, strict=True)
-    return [replace(row, group=label) for row, label in named if row.verdict != "same runs"]
+    """Return the rows of a study with labels, or words of them, replaced, without rows that only repeat a group."""
+    return [replace(row, group=_rename(row.group, words)) for row in rows if row.verdict != "same runs"]
+
+
+def _rename(label: str, words: Mapping[str, str]) -> str:
+    return words.get(label) or " ".join(filter(None, (words.get(word, word) for word in label.split(" "))))
 
 
 def describe(rows: Sequence[StudyRow], *, amounts: bool = False) -> str:

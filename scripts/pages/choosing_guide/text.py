@@ -41,12 +41,14 @@ _HOW = """\
   the metric on the validation data, and then compares the losses with other seeds on the test data. It adds seeds until
   each loss is decided, or up to `study.max_seeds`. The seed determines the initial weights, the order of the batches,
   and the generated data or the split if the command sets `data.data_seed` or `data.split_seed`.
-- All losses are compared with the recommended one, seed by seed. *Better* and *worse*: the difference is not 0.
-  *Equivalent*: it is smaller than 0.5 points (for an error, than 5 %). *Undecided*: neither is shown, which does not
-  prove that there is no difference. The intervals have a confidence of 95 %. Errors are compared by ratios: ×1.1 is an
-  error that is 10 % larger.
-- *Rate* is the tuned learning rate, with `(edge)` if no higher or lower one was tried. *Good rates* is the range of
-  rates that are as good within 0.5 points or 5 %.
+- All losses are compared with the recommended one, seed by seed. *Better* and *worse*: tests reject that the difference
+  is 0. *Equivalent*: they reject that it is 0.5 points (for an error, 5 %) or more. *Undecided*: neither, which does not
+  prove that there is no difference. Errors are compared by ratios: ×1.1 is an error that is 10 % larger.
+- The differences have 95 % intervals, each for itself, while the tests are corrected for the number of losses; so a
+  loss may be undecided although its interval leaves out 0. A loss that is decided gets no more seeds. Its difference is
+  that of the seeds that it shares with the recommended loss, and may not equal the difference of the means.
+- *Rate* is the tuned learning rate, and other tuned values, with `(edge)` if no higher or lower one was tried. *Good
+  rates* is the range of rates that are as good within 0.5 points or 5 %.
 - Validation runs only after the last epoch, so that no loss gains from selecting an epoch, unless a row says so.
 - A row such as *cross_entropy + temperature* is fitted to the validation data after training.
 - There are {studies} studies with {comparisons} comparisons. If no losses differed at all, a study would call any of
@@ -170,7 +172,9 @@ def _decision_table(rows: Mapping[str, Sequence[StudyRow]], results: Sequence[Re
     for one in SITUATIONS:
         found, experiment = rows[one.name], one.experiments[0]
         here = "".join(f"; here `{row.group}`" for row in better_than_recommended(found, one.recommended)[:1])
-        result = f"test {found[0].metric}: {describe(found)}" if found else _NOT_RUN
+        against = next((f" relative to `{row.group}`" for row in found if row.verdict == "reference"), "")
+        start = f"test {found[0].metric}{against if one.recommended else ''}" if found else ""
+        result = f"{start}: {describe(found)}" if found else _NOT_RUN
         if isinstance(experiment, Sweeps) and one.name in {each.experiment for each in results}:
             result = describe_levels(experiment, results)
         lines.append((f"[{one.title}](#{one.name})", one.first + here, result))
