@@ -120,6 +120,7 @@ def test_compare_reads_the_race_as_any_sweep(undisturbed):
     done = python(*VERB, "compare", "race", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "in 3 groups" in done.stdout
+    assert "The runs are the race of a study" in (folder / "race" / "comparison" / "comparison.md").read_text()
 
 
 def test_a_killed_study_continues_with_more_losses_and_seeds_and_repeats_no_run(undisturbed, tmp_path):

@@ -207,7 +207,8 @@ class Answer:
             seeds = f"seeds {FIRST_TUNING_SEED} to {FIRST_TUNING_SEED + settings.tune_seeds - 1}"
         edges = [tuning.group.label for tuning in self.tunings if tuning.edge]
         edge = f"The best rate of {_join(edges)} is" if edges else "No best rate is"
-        chosen = "was named in the command" if settings.reference else "is the best group after tuning, on other seeds"
+        best = "was the best group in the tuning, which has other seeds"
+        chosen = "was named in the command" if settings.reference else best
         size = f"a difference of {self.margin_text} or more"
         comparisons = len(race.compared())
         test = f"{self.test_examples:,} test examples" if self.test_examples else "test data"
@@ -220,7 +221,7 @@ class Answer:
             (
                 "Race: seeds 0, 1, 2, ..., which nothing was tuned on. With one seed, all groups have the same "
                 f"initial weights, batches and data. {self._replaced()}"
-                f"The groups are compared after {_join([*map(str, race.sizes)])} seeds."
+                f"The groups are compared after {_join([*map(str, race.sizes)])} seeds (the looks)."
             ),
             f"Each run is measured on the {test}, with the weights of its best epoch on the validation data.",
             f"The reference, {self.reference}, {chosen}.",
@@ -229,12 +230,13 @@ class Answer:
                 f"tests reject {size}. Undecided: neither, which is no evidence that there is no difference."
             ),
             (
-                "Each comparison spends a quarter of what is left of the significance level of 5 %, and Holm's method "
+                "Each look spends a quarter of what is left of the significance level of 5 %, and Holm's method "
                 f"corrects for {comparisons} groups: the probability of any false verdict of a kind is at most 5 %."
             ),
             (
                 "The interval of a difference has 95 % confidence for itself and is corrected for early stopping ("
-                "Chuang & Lai 2000); that of a mean is Student's."
+                "Chuang & Lai 2000), but not for the number of groups: a group may be undecided although its interval "
+                "leaves out 0. That of a mean is Student's."
             ),
             "Another test set: the 95 % interval of the difference over test examples, for these networks (bootstrap).",
         ]

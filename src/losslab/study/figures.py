@@ -124,7 +124,7 @@ def draw_race(answer: "Answer") -> "Figure":
     handles = [
         Line2D([], [], color=GREY, label="a seed", **SEED),
         Line2D([], [], color=GREY, marker="D", markersize=4.5, linewidth=1.8, label="mean, 95 % interval"),
-        Line2D([], [], color=GREY, linewidth=4.5, alpha=0.6, label="95 % interval over seeds, corrected"),
+        Line2D([], [], color=GREY, linewidth=4.5, alpha=0.6, label="95 % interval, corrected for early stopping"),
         Patch(color=GREY, alpha=0.25, linewidth=0, label=f"equivalent: within {answer.margin_text}"),
     ]
     if any(outcome.items for outcome in outcomes):
@@ -239,13 +239,18 @@ def draw_interval(
         if is_beyond or (edge in (low, high) and edge not in ends):
             axes.plot([edge], [y], marker, color=colour, markersize=6, clip_on=False)
         if is_beyond:
-            axes.annotate(
-                text, (edge, y), xytext=(8 * side, 0), textcoords="offset points", va="center_baseline",
-                ha="left" if side > 0 else "right", fontsize="small",
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-            )  # fmt: skip
+            write_beside_arrow(axes, edge, y, side, text)
     if mean in window:
         axes.plot([mean], [y], "D", color=colour, markerfacecolor=face, markersize=4.5)
+
+
+def write_beside_arrow(axes: "Axes", edge: float, y: float, side: int, text: str) -> None:
+    """Write the value to which an arrow at an edge of the window points, on its right (side 1) or left (side -1)."""
+    axes.annotate(
+        text, (edge, y), xytext=(8 * side, 0), textcoords="offset points", va="center_baseline",
+        ha="left" if side > 0 else "right", fontsize="small",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+    )  # fmt: skip
 
 
 def group_styles(answer: "Answer") -> list[dict[str, Any]]:

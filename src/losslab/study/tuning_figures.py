@@ -19,6 +19,7 @@ from losslab.study.figures import (
     label_rows,
     set_scale,
     short,
+    write_beside_arrow,
 )
 from losslab.study.settings import LEARNING_RATE
 from losslab.study.tuning import Tuning
@@ -221,7 +222,8 @@ def _explanation(answer: "Answer", good_range: str) -> str:
     diverged = any(result.mean is None for tuning in answer.tunings for result in tuning.results)
     is_grid = good_range and all(tuning.is_grid for tuning in answer.tunings)
     texts = ["diamond: the best mean", f"{good_range}: neighbours within {answer.margin_text} of it" if is_grid else ""]
-    return "; ".join(text for text in (*texts, "cross: a seed diverged" if diverged else "") if text)
+    texts.append("cross: a run diverged, here or in the race" if diverged else "")
+    return "; ".join(filter(None, texts))
 
 
 # One learning rate for all
@@ -263,13 +265,18 @@ def draw_one_rate(answer: "Answer") -> "Figure | None":
     clean(axes, "x")
     window.apply(axes)
     for y, each in enumerate(found):
-        colour = styles[each.label]["color"]
-        if isnan(each.shared):
+        colour, text = styles[each.label]["color"], axis.text(each.own)
+        if isnan(each.shared) and each.own in window:
             axes.plot([0], [y], "x", color="black", markersize=6, transform=axes.get_yaxis_transform(), clip_on=False)
+        elif isnan(each.shared):
+            text += ", diverged"
         places = [place for place in (each.own, each.shared) if not isnan(place)]
         interval = each.own, min(places), max(places)
-        draw_interval(axes, y, interval, window, axis.text(each.own), colour, colour, linewidth=2, alpha=0.6)
+        draw_interval(axes, y, interval, window, text, colour, colour, linewidth=2, alpha=0.6)
         axes.plot([each.shared], [y], "o", color=colour, markerfacecolor="white", markersize=8.5, zorder=1.5)
+        edge = window.clip(each.shared)
+        if each.own in window and each.shared != edge and not isnan(each.shared):
+            write_beside_arrow(axes, edge, y, 1 if edge == window.low else -1, axis.text(each.shared))
     some = f"\nthe {len(found)} of {tried} groups that change most" if len(found) < tried else ""
     axes.set_xlabel(f"{_metric_label(answer)}{some}", fontsize="small")
     marks = {"D": "at its own best rate", "o": f"at {rate:g} for all"}
@@ -329,19 +336,21 @@ def one_rate_finding(answer: "Answer") -> str:
         distance = axis.distance(place, start)
         points = f"{abs(distance):.1f}" if abs(distance) > 0.95 else f"{abs(distance):.2g}"
         size = f"a factor of {exp(abs(distance)):.3g} " if axis.is_log else f"{points} points "
-        word = "better" if (distance > 0) == answer.race.scale.higher_is_better else "worse"
-        return (size, word) if distance else ("", "equal")
+        word = "better than" if (distance > 0) == answer.race.scale.higher_is_better else "worse than"
+        return (size, word) if distance else ("", "equal to")
 
     others = [each for each in found if each is not reference]
     most = max(others, key=lambda each: (each.change(axis) > axis.margin and not each.is_far, each.change(axis)))
     if most.change(axis) <= axis.margin:
         suited = "all" if len(found) == len(answer.tunings) else f"{len(found)} of {len(answer.tunings)} groups"
         return f"One rate, {rate:g}, suits {suited}: none is more than {answer.margin_text} worse there"
-    own = compare(most.own, reference.own)
-    size, word = ("", "") if isnan(most.shared) else compare(most.shared, reference.shared)
-    at_own = own[0].rstrip() if own[0] and own[1] == word else "".join(own)
-    seems = f"seems {size}{word}" if word else "diverges"
-    return f"At {rate:g} for all, {short(most.label, 24)} {seems}; at its own, {at_own}"
+    start, name = f"At {rate:g} for all, {short(most.label, 24)}", short(reference.label, 24)
+    size, word = compare(most.own, reference.own)
+    if isnan(most.shared):
+        return f"{start} diverges; at its own, {size}{word} {name}"
+    seems = compare(most.shared, reference.shared)
+    at_own = size.rstrip() if size and word == seems[1] else f"{size}{word.split()[0]}"
+    return f"{start} seems {''.join(seems)} {name}; at its own, {at_own}"
 
 
 # Values of the trials

@@ -334,10 +334,10 @@ def test_one_rate_shows_each_group_at_its_own_best_rate_and_at_that_of_the_refer
 @pytest.mark.parametrize(
     ("mse", "finding"),
     [
-        ((0.7, 0.942, 0.79), "At 0.1 for all, b seems 16.0 points worse; at its own, 0.8 points"),
-        ((0.7, 0.96, 0.79), "At 0.1 for all, b seems 16.0 points worse; at its own, 1.0 points better"),
-        ((0.7, 0.95, 0.79), "At 0.1 for all, b seems 16.0 points worse; at its own, equal"),
-        ((0.7, 0.942, None), "At 0.1 for all, b diverges; at its own, 0.8 points worse"),
+        ((0.7, 0.942, 0.79), "At 0.1 for all, b seems 16.0 points worse than a; at its own, 0.8 points"),
+        ((0.7, 0.96, 0.79), "At 0.1 for all, b seems 16.0 points worse than a; at its own, 1.0 points better"),
+        ((0.7, 0.95, 0.79), "At 0.1 for all, b seems 16.0 points worse than a; at its own, equal"),
+        ((0.7, 0.942, None), "At 0.1 for all, b diverges; at its own, 0.8 points worse than a"),
         ((0.7, 0.944, 0.94), "One rate, 0.1, suits all: none is more than 0.5 points worse there"),
     ],
 )
@@ -350,10 +350,17 @@ def test_the_title_of_one_rate_says_what_it_would_have_said(mse, finding):
 def test_the_title_of_one_rate_is_not_about_a_group_that_is_far_off_at_any_rate():
     trials = {"a": grid(0.5, 0.7, 0.95), "b": grid(0.7, 0.94, 0.9), "c": grid(0.3, 0.1, 0.1)}
     answer = make_answer(dict.fromkeys(trials, 0.9), trials=trials)
-    assert one_rate_finding(answer) == "At 0.1 for all, b seems 5.0 points worse; at its own, 1.0 points"
+    assert one_rate_finding(answer) == "At 0.1 for all, b seems 5.0 points worse than a; at its own, 1.0 points"
     axes = draw_one_rate(answer).axes[0]
     assert axes.get_xlim()[0] > 80
     assert "30.0 %" in [text.get_text() for text in axes.texts]
+
+
+def test_a_value_at_one_rate_outside_the_figure_is_written_beside_its_arrow():
+    trials = {"a": grid(0.5, 0.95), "b": grid(0.945, 0.7), "c": grid(0.75, 0.3), "d": grid(0.2, None)}
+    axes = draw_one_rate(make_answer(dict.fromkeys(trials, 0.9), trials=trials)).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["30.0 %", "20.0 %, diverged"]
+    assert lines(axes, "x") == []
 
 
 def test_one_rate_is_the_best_of_the_reference_that_all_groups_have():
@@ -365,7 +372,7 @@ def test_one_rate_is_the_best_of_the_reference_that_all_groups_have():
 
     tried = {"a": trials((0.18, 0.9), (0.056, 0.8)), "b": trials((0.018, 0.87), (0.0056, 0.1))}
     answer = make_answer(dict.fromkeys(tried, 0.9), trials=tried)
-    assert one_rate_finding(answer) == "At 0.1 for all, b seems equal; at its own, 3.0 points worse"
+    assert one_rate_finding(answer) == "At 0.1 for all, b seems equal to a; at its own, 3.0 points worse"
     axes = draw_one_rate(answer).axes[0]
     assert [x[0] for x, _ in lines(axes, "D")] == pytest.approx([90, 87])
     assert [x[0] for x, _ in lines(axes, "o")] == pytest.approx([85, 85])

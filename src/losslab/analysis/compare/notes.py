@@ -1,9 +1,12 @@
 """Notes below the tables of a comparison: how to read the tables, and possible misinterpretations."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from losslab.analysis.compare.differences import MetricComparison, Scale
 from losslab.analysis.compare.grouping import Group, environment_settings, labels_by_value, shorten, unnamed_differences
+from losslab.errors import LabError
+from losslab.runs.sweep_summary import read_command
 
 _TRAINING_ONLY = ("batch_size", "crop", "flip", "cutout", "reflect", "alternate", "subset")
 """Settings of the data that do not change the validation and test sets."""
@@ -14,7 +17,7 @@ def write_notes(groups: Sequence[Group], by_metric: Mapping[str, MetricCompariso
     comparisons = [*by_metric.values()]
     notes = [*_intervals(comparisons), *_ratios(comparisons, scale), *_few_seeds(groups, comparisons)]
     notes += _splits([*by_metric])
-    for write in (_unnamed_settings, _data_settings, _missing_seeds, _repeated_runs, _environments):
+    for write in (_study, _unnamed_settings, _data_settings, _missing_seeds, _repeated_runs, _environments):
         notes += write(groups)
     return notes
 
@@ -93,6 +96,17 @@ def _splits(metrics: Sequence[str]) -> Iterator[str]:
         measured = [metric for metric in metrics if metric.startswith(split)]
         if measured:
             yield f"{', '.join(measured)}: {meaning}."
+
+
+def _study(groups: Sequence[Group]) -> Iterator[str]:
+    for sweep in {run.sweep for group in groups for run in group.runs if run.sweep is not None}:
+        with suppress(LabError):
+            if "hydra/sweeper=study" in read_command(sweep):
+                yield (
+                    "The runs are the race of a study, which added seeds depending on the results. The intervals and "
+                    "verdicts here are not corrected for that: in the metric of the study, those of its answer count."
+                )
+                return
 
 
 def _unnamed_settings(groups: Sequence[Group]) -> Iterator[str]:

@@ -61,7 +61,7 @@ def test_losses_of_several_runs_are_normalised_and_labelled_as_such():
     assert distributions.normalise_loss(small)[0].mean() == pytest.approx(1)
     drawn = draw_all({"small": small, "large": large})
     assert any("÷ the run's mean before training" in text for text in texts(drawn["dynamics_loss"].figure))
-    assert any("÷ its value before training" in text for text in texts(drawn["dynamics_gradient"].figure))
+    assert any("÷ initial mean" in text for text in texts(drawn["dynamics_gradient"].figure))
     assert any("÷ its largest" in text for text in texts(drawn["dynamics_margin"].figure))
     assert not any("÷" in text for text in texts(draw_all({"small": small})["dynamics_loss"].figure))
 

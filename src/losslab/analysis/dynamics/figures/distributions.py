@@ -43,7 +43,7 @@ def draw_losses(records: Records) -> DrawnFigure:
     cut = f" (below {format_number(edges[0])}: in the first bin)" if logarithmic else ""
     unit = "loss of an example" if len(records) == 1 else "loss of an example ÷ the run's mean before training"
     figure.supxlabel(unit + cut, fontsize="medium")
-    figure.supylabel("share of examples (each row scaled to its tallest bin)", fontsize="small")
+    figure.supylabel("share of examples (each histogram scaled to its tallest bin)", fontsize="small")
     return add_findings(figure, {label: loss_finding(record) for label, record in records.items()})
 
 
@@ -157,7 +157,7 @@ def draw_margins(records: Records) -> DrawnFigure:
             grid[0, column].set_title(label, fontsize="medium", pad=16)
     note = "" if len({float(each[0]) for each in edges.values()}) == 1 else "; each run has its own axis"
     figure.supxlabel(_margin_label(next(iter(records.values()))) + note, fontsize="medium")
-    figure.supylabel("share of examples (each row scaled to its tallest bin); top: gradient", fontsize="small")
+    figure.supylabel("share of examples (each histogram scaled to its tallest bin); top: gradient", fontsize="small")
     return add_findings(figure, {label: margin_finding(record) for label, record in records.items()})
 
 

@@ -39,7 +39,7 @@ def draw_gradients(records: Records) -> DrawnFigure:
     if not single:
         figure.legend(*norm.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(records)))
     _style_epoch_axes(norm, "mean gradient norm with respect to the outputs")
-    norm.set_ylabel("mean ‖∂ℓ/∂z‖" if single else "mean ‖∂ℓ/∂z‖ ÷ its value before training")
+    norm.set_ylabel("mean ‖∂ℓ/∂z‖" if single else "mean ‖∂ℓ/∂z‖ ÷ initial mean")
     if _is_steep(np.concatenate([line.get_ydata() for line in norm.get_lines()]), 20):
         norm.set_yscale("log")
     _style_epoch_axes(share, "share of the 10 % largest gradients")
@@ -47,7 +47,7 @@ def draw_gradients(records: Records) -> DrawnFigure:
     share.annotate("all gradients equal", (0.98, 0.1), xycoords=("axes fraction", "data"), ha="right", va="top",
                    fontsize="small", color=GREY)  # fmt: skip
     share.set(ylabel="share of Σ ‖∂ℓ/∂z‖", ylim=(0, 1.02))
-    _style_epoch_axes(without, "examples without gradient" if single else "without gradient (shaded: mispredicted)")
+    _style_epoch_axes(without, "examples without gradient" if single else "without gradient (shaded: misclassified)")
     without.set_ylabel(f"share below {NO_GRADIENT_SHARE:g} × the initial mean", fontsize="small")
     without.set_ylim(0, 1.28 if without.get_legend() else 1.02)  # room for the legend
     without.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
@@ -79,7 +79,7 @@ def gradient_finding(record: Record) -> str:
     if record.is_regression:
         return f"{words}; {share}"
     wrong = format_percent(float((without & record.mispredicted()[-1]).mean()))
-    return f"{words}; {share} ({wrong} although mispredicted)"
+    return f"{words}; {share} ({wrong} although misclassified)"
 
 
 def draw_layers(records: Records) -> DrawnFigure:
