@@ -41,9 +41,9 @@ _HOW = """\
   the metric on the validation data, and then compares the losses with other seeds on the test data. It adds seeds until
   each loss is decided, or up to `study.max_seeds`. The seed determines the initial weights, the order of the batches,
   and the generated data or the split if the command sets `data.data_seed` or `data.split_seed`.
-- All losses are compared with the recommended one, seed by seed. *Better* and *worse*: tests reject that the difference
-  is 0. *Equivalent*: they reject that it is 0.5 points (for an error, 5 %) or more. *Undecided*: neither, which does not
-  prove that there is no difference. Errors are compared by ratios: ×1.1 is an error that is 10 % larger.
+- All losses are compared with the recommended one, seed by seed. *Better* and *worse*: a test rejects that the
+  difference is 0. *Equivalent*: tests reject that it is 0.5 points (for an error, 5 %) or more. *Undecided*: neither,
+  which does not prove that there is no difference. Errors are compared by ratios: ×1.1 is an error that is 10 % larger.
 - The differences have 95 % intervals, each for itself, while the tests are corrected for the number of losses; so a
   loss may be undecided although its interval leaves out 0. A loss that is decided gets no more seeds. Its difference is
   that of the seeds that it shares with the recommended loss, and may not equal the difference of the means.
