@@ -143,6 +143,8 @@ def _record(repeated: Recorded, recorded: Sequence[Recorded], docs: Path) -> Non
     """Record the present hashes of an experiment with equal numbers, and its changed modules for those it confirms."""
     for page in {id(each.page): each.page for each in recorded}.values():
         records = read_records(docs / page.name)
+        if not records:  # the page was never made
+            continue
         for each in recorded:
             record = records.get(each.experiment.name)
             if each.page is not page or record is None:

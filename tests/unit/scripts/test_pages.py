@@ -161,6 +161,15 @@ def test_an_equal_repetition_of_the_fastest_experiment_confirms_a_module_for_all
     assert reasons(page, tmp_path) == {}
 
 
+def test_a_repetition_writes_nothing_about_a_page_that_was_never_made(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "PAGES", {"own": page, "new": replace(page, name="new")})
+    command.main(["own"])
+    with pytest.raises(SystemExit, match="must be run: python scripts/pages new a, python scripts/pages new b"):
+        command.main(["--verify"])
+    assert sum(counts(page)) == 3
+    assert [each.name for each in (tmp_path / "docs").iterdir() if each.is_dir()] == ["own"]
+
+
 def test_a_repetition_confirms_no_experiment_with_other_targets_in_the_changed_module(page, tmp_path, monkeypatch):
     page.experiments[0].config = {"loss": {"_target_": "losslab.losses.mse.MSE"}}
     change_module(monkeypatch, "")
