@@ -22,19 +22,12 @@ from losslab.errors import LabError
 from losslab.training import config as composing
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-MUST_RUN_AGAIN = {"choosing"}
-"""Pages with results that are known to be stale, most of them recorded without hashes."""
-
 PUBLISHED = [page for page in command.PAGES.values() if (DOCS / f"{page.name}.md").is_file()]
 each_page = pytest.mark.parametrize("page", PUBLISHED, ids=lambda page: page.name)
-STALE = pytest.mark.xfail(strict=True, reason="the page must run again: python scripts/pages PAGE --resume")
 
 
 @pytest.mark.slow  # composes the configurations of all published runs
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(each, id=each.name, marks=STALE if each.name in MUST_RUN_AGAIN else ()) for each in PUBLISHED],
-)
+@each_page
 def test_the_results_of_a_page_are_current(page):
     reasons = {name: each.reasons for name, each in page.staleness(DOCS).items() if each.reasons}
     assert reasons == {}, "python scripts/pages --verify"
