@@ -47,7 +47,7 @@ def counts(src: Path = SRC) -> list[Count]:
     return [
         Count("Python files", len(files), 230),
         Count("median lines of a file", median(lines), 100, at_least=True),
-        Count("lines", sum(lines), 37_000),
+        Count("lines", sum(lines), 38_000),
         Count("entries at the root of losslab", len(entries), 13),
         Count("module-level mutable names", len(state), 0, details=tuple(state)),
     ]

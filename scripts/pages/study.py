@@ -178,7 +178,9 @@ def extract_rows(folder: Path) -> list[StudyRow]:
 
 
 def _tuning(content: Any, scale: Any) -> Tuning:
-    results = tuple(TrialResult(each["values"], tuple(each["results"])) for each in content["trials"])
+    results = tuple(
+        TrialResult(each["values"], tuple(each["results"]), each["diverged_in_race"]) for each in content["trials"]
+    )
     is_grid = len(results) > 1 and all(result.trial.keys() == {LEARNING_RATE} for result in results)
     return Tuning(Group((), content["group"]), results, is_grid, scale["higher_is_better"])
 

@@ -11,7 +11,7 @@ from processes import ROOT, TRAIN, VERB, python, wait_for
 
 SHORT = (
     "model=linear", "data=linear_synthetic", "noise=outliers", "trainer=cpu", "trainer.max_epochs=3", "logger=none",
-    "study.tune_seeds=1", "study.first_seeds=2", "study.max_seeds=4",
+    "study.tune_seeds=1", "study.finalist_seeds=2", "study.first_seeds=2", "study.max_seeds=4",
 )  # fmt: skip
 LOSSES = "loss=mse,l1,huber"
 DIVERGING = "study.groups=['loss=mse optimizer.lr=1e8']"
@@ -74,8 +74,10 @@ def test_each_loss_gets_the_same_rates_and_is_raced_at_its_best_on_other_seeds(u
         config = json.loads(path.read_text())
         seeds.add(config["seed"])
         assert config["optimizer"]["lr"] == best[config["choices"]["loss"]]
+    counts = [sorted(len(trial["results"]) for trial in group["trials"]) for group in tuning]
+    assert all(each == [1] * (len(each) - 3) + [2] * 3 for each in counts)
     tuned = {json.loads(path.read_text())["seed"] for path in (folder / "tune").glob("*/config.json")}
-    assert tuned == {10_000}
+    assert tuned == {10_000, 10_001}
     assert max(seeds) < 10_000
 
 

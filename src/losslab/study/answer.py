@@ -215,7 +215,7 @@ class Answer:
         return [
             (
                 f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group{self._refined()}, {seeds}. "
-                f"The best mean of val/{scale.metric} wins; a run that diverges is the worst."
+                f"{self._repeated()}The best mean of val/{scale.metric} wins; a run that diverges is the worst."
             ),
             f"{edge} at the edge of the grid{', so it may be better still beyond' if edges else ''}.",
             (
@@ -245,13 +245,19 @@ class Answer:
         count = 2 * self.settings.refinements if all(tuning.is_grid for tuning in self.tunings) else 0
         return f", of which {count} beside its best rate so far" if count else ""
 
+    def _repeated(self) -> str:
+        first, last = (FIRST_TUNING_SEED + count for count in (self.settings.tune_seeds, self.settings.finalist_seeds))
+        if not any(len(result.values) > self.settings.tune_seeds for each in self.tunings for result in each.results):
+            return ""
+        return f"The best {self.settings.finalists} trials of each group have more seeds, {first} to {last - 1}. "
+
     def _replaced(self) -> str:
         """Name the trials with which a run of the race diverged."""
         found = [
             f"{tuning.group.label} diverged at {format_trial(result.trial)}"
             for tuning in self.tunings
             for result in tuning.results
-            if len(result.values) > self.settings.tune_seeds
+            if result.diverged_in_race
         ]
         return f"{_join(found)}; the next best trial took its place. " if found else ""
 
@@ -295,7 +301,14 @@ class Answer:
             "tuning": [
                 {
                     "group": tuning.group.label,
-                    "trials": [{"values": result.trial, "results": result.values} for result in tuning.results],
+                    "trials": [
+                        {
+                            "values": result.trial,
+                            "results": result.values,
+                            "diverged_in_race": result.diverged_in_race,
+                        }
+                        for result in tuning.results
+                    ],
                     "best": None if tuning.best_result is None else tuning.best_result.trial,
                     "at_edge": bool(tuning.edge),
                 }

@@ -57,6 +57,10 @@ class Settings:
     Nothing is added if not all groups have a grid of learning rates, because all get equally many trials."""
     tune_seeds: int = 3
     """The number of seeds of each trial."""
+    finalists: int = 3
+    """The number of best trials of each group that are repeated with more seeds."""
+    finalist_seeds: int = 10
+    """The number of seeds of these trials, if it is larger."""
     max_seeds: int = 20
     """The largest number of seeds in the race."""
     first_seeds: int = 5
@@ -94,6 +98,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trials": (_is_integer(2), "an integer from 2 to 1000"),
     "refinements": (_is_integer(0, 10), "an integer from 0 to 10"),
     "tune_seeds": (_is_integer(1), "an integer from 1 to 1000"),
+    "finalists": (_is_integer(2), "an integer from 2 to 1000"),
+    "finalist_seeds": (_is_integer(1), "an integer from 1 to 1000"),
     "first_seeds": (_is_integer(2), "an integer from 2 to 1000"),
     "max_seeds": (_is_integer(2, FIRST_TUNING_SEED), f"an integer from 2 to {FIRST_TUNING_SEED}"),
     "margin": (lambda value: isinstance(value, int | float) and 0 < value < 1, "a number between 0 and 1"),

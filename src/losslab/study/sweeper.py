@@ -4,6 +4,7 @@ import contextlib
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,7 @@ class Study:
         """Run the trials of all groups.
 
         If all groups have grids, they are extended while the best rate of any group is at an edge, and then refined.
+        The best trials of each group are repeated with more seeds.
         """
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.settings.tune_seeds)
         trials = [(index, trial) for index, design in enumerate(self.designs) for trial in design.trials]
@@ -183,7 +185,7 @@ class Study:
             count = len(trials) * len(seeds)
             logger.info("tune          %d runs, %s", count, self._time_for(count))
             self._run_trials(trials, seeds)
-            tunings = [self._tuning(index, seeds) for index in range(len(self.groups))]
+            tunings = self._tunings()
             sides = sides_to_extend(tunings) if all(design.may_extend for design in self.designs) else []
             if not sides:
                 break
@@ -203,7 +205,18 @@ class Study:
                 count = len(trials) * len(seeds)
                 logger.info("tune          beside the best rates: %d runs, %s", count, self._time_for(count))
                 self._run_trials(trials, seeds)
-                tunings = [self._tuning(index, seeds) for index in range(len(self.groups))]
+                tunings = self._tunings()
+        more = range(seeds.stop, FIRST_TUNING_SEED + self.settings.finalist_seeds)
+        trials = [
+            (index, trial)
+            for index, tuning in enumerate(tunings)
+            for trial in tuning.finalists(self.settings.finalists)
+        ]
+        if trials and more:
+            count = len(trials) * len(more)
+            logger.info("tune          the best trials with more seeds: %d runs, %s", count, self._time_for(count))
+            self._run_trials(trials, more)
+            tunings = self._tunings()
         for tuning in tunings:
             _log_tuning(tuning)
         return tunings
@@ -213,14 +226,17 @@ class Study:
         """How often the grids are refined: not if some groups have none, because all get equally many trials."""
         return self.settings.refinements if all(design.is_grid for design in self.designs) else 0
 
-    def _tuning(self, index: int, seeds: Sequence[int]) -> Tuning:
-        metric = f"val/{self.scale.metric}"
-        design = self.designs[index]
-        results = [
-            TrialResult(trial, tuple(self.tuning_runs[index, str(trial), seed].value(metric) for seed in seeds))
-            for trial in design.trials
-        ]
-        return Tuning(self.groups[index], tuple(results), design.is_grid, self.scale.higher_is_better)
+    def _tunings(self) -> list[Tuning]:
+        """Return the results of each group so far."""
+        metric, higher_is_better = f"val/{self.scale.metric}", self.scale.higher_is_better
+        values: dict[tuple[int, str], list[float | None]] = {}
+        for (index, trial, _), run in sorted(self.tuning_runs.items(), key=itemgetter(0)):
+            values.setdefault((index, trial), []).append(run.value(metric))
+        tunings = []
+        for index, (group, design) in enumerate(zip(self.groups, self.designs, strict=True)):
+            results = [TrialResult(trial, tuple(values[index, str(trial)])) for trial in design.trials]
+            tunings.append(Tuning(group, tuple(results), design.is_grid, higher_is_better))
+        return tunings
 
     @property
     def scale(self) -> Scale:
@@ -259,7 +275,7 @@ class Study:
         """Choose the next best trial of each group that diverged, and return the seeds to run again by group."""
         again = {}
         for group, tuning in enumerate(tunings):
-            replaced = sum(len(result.values) > self.settings.tune_seeds for result in tuning.results)
+            replaced = sum(result.diverged_in_race for result in tuning.results)
             if not race.rows[group].diverged or tuning.best_result is None or replaced == _MOST_REPLACED:
                 continue
             next_best = tuning.without_best()
@@ -336,6 +352,8 @@ class Study:
         settings, count = self.settings, len(self.groups)
         trials = sum(len(design.trials) + 2 * self._refinements for design in self.designs)
         tune, first, most = trials * settings.tune_seeds, count * settings.first_seeds, count * settings.max_seeds
+        more = max(0, settings.finalist_seeds - settings.tune_seeds)
+        finalists = sum(min(len(design.trials), settings.finalists) for design in self.designs if design.parameters)
         seeds = "1 seed" if settings.tune_seeds == 1 else f"{settings.tune_seeds} seeds"
         race = f"{first} runs, {self._time_for(first)}"
         if most > first:
@@ -344,6 +362,9 @@ class Study:
             "plan          tune: %d groups, %d trials in all, %s = %d runs, %s",
             count, trials, seeds, tune, self._time_for(tune),
         )  # fmt: skip
+        if more and finalists:
+            finals = f"{finalists * more} runs, {self._time_for(finalists * more)}"
+            logger.info("plan          tune: the best %d trials, %d more seeds = %s", finalists, more, finals)
         logger.info("plan          race: %s", race)
         logger.info("plan          if each run takes as long as the first; those that train as one group take less")
 

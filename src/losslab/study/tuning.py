@@ -15,13 +15,15 @@ class TrialResult:
 
     trial: Trial
     values: tuple[float | None, ...]
-    """One value per seed; None if the run diverged. A run of the race that diverged counts too."""
+    """One value per seed; None if the run diverged."""
+    diverged_in_race: bool = False
+    """Whether a run of the race diverged, too."""
 
     @cached_property
     def mean(self) -> float | None:
         """The mean over the seeds; None if a run diverged, which counts as the worst result."""
         values = [inf if value is None else value for value in self.values]
-        return fmean(values) if all(map(isfinite, values)) else None
+        return fmean(values) if all(map(isfinite, values)) and not self.diverged_in_race else None
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Tuning:
 
     group: Group
     results: tuple[TrialResult, ...]
-    """The trials; those of a grid in the order of their rates."""
+    """The trials; those of a grid in the order of their rates. The finalists have more seeds than the others."""
     is_grid: bool
     """Whether the trials are a grid of one parameter, so that it has edges."""
     higher_is_better: bool
@@ -39,13 +41,29 @@ class Tuning:
 
     @cached_property
     def best(self) -> int | None:
-        """The index of the best trial; of trials with equal means, the middle one. None if all trials diverged."""
+        """The index of the best trial; of trials with equal means, the middle one. None if all trials diverged.
+
+        It is one of those with the most seeds: a mean over fewer seeds may be higher by chance.
+        """
+        most = max((len(self.results[index].values) for index in self._scores), default=0)
+        scores = {index: score for index, score in self._scores.items() if len(self.results[index].values) == most}
+        equal = [index for index, score in scores.items() if score == max(scores.values())]
+        return equal[(len(equal) - 1) // 2] if equal else None
+
+    @cached_property
+    def _scores(self) -> dict[int, float]:
+        """The mean of each trial that may be the best by its index; higher scores are better."""
         sign = 1 if self.higher_is_better else -1
-        allowed = self.results[: self.ceiling]
-        scores = [-inf if result.mean is None else sign * result.mean for result in allowed]
-        top = max(scores, default=-inf)
-        equal = [index for index, score in enumerate(scores) if score == top]
-        return None if top == -inf else equal[(len(equal) - 1) // 2]
+        means = {index: result.mean for index, result in enumerate(self.results[: self.ceiling])}
+        return {index: sign * mean for index, mean in means.items() if mean is not None}
+
+    def finalists(self, count: int) -> list[Trial]:
+        """Return the best trials, of equal ones those next to the best; none if there is nothing to choose from."""
+        if self.best is None or len(self._scores) < 2:
+            return []
+        middle = self.best
+        ranked = sorted(self._scores, key=lambda index: (-self._scores[index], abs(index - middle)))
+        return [self.results[index].trial for index in ranked[:count]]
 
     @property
     def best_result(self) -> TrialResult | None:
@@ -70,25 +88,28 @@ class Tuning:
         In a grid, it is the best of the lower rates.
         """
         changed = [
-            TrialResult(result.trial, (*result.values, None)) if index == self.best else result
+            replace(result, diverged_in_race=True) if index == self.best else result
             for index, result in enumerate(self.results)
         ]
         return replace(self, results=tuple(changed), ceiling=self.best if self.is_grid else None)
 
     def good_range(self, margin: float, *, as_ratio: bool) -> tuple[Trial, Trial] | None:
-        """Return the lowest and highest of the neighbouring trials around the best whose means are within a margin.
+        """Return the lowest and highest of the neighbouring trials around the best that are worse by at most a margin.
 
-        The margin is a difference, or with `as_ratio` a fraction of the best mean. None if there is no grid.
+        The margin is a difference, or with `as_ratio` a fraction of the best mean. Means are compared over the seeds
+        that both trials have. None if there is no grid.
         """
         if not self.is_grid or self.best is None:
             return None
-        best = self.results[self.best].mean
-        assert best is not None  # noqa: S101 -- for the type checker
-        allowed = margin * abs(best) if as_ratio else margin
+        best = [value for value in self.results[self.best].values if value is not None]
+        sign = 1 if self.higher_is_better else -1
 
         def is_good(index: int) -> bool:
-            mean = self.results[index].mean if 0 <= index < len(self.results) else None
-            return mean is not None and abs(mean - best) <= allowed
+            result = self.results[index] if 0 <= index < len(self.results) else None
+            if result is None or result.mean is None:
+                return False
+            common = fmean(best[: len(result.values)])
+            return sign * (common - result.mean) <= (margin * abs(common) if as_ratio else margin)
 
         low = high = self.best
         while is_good(low - 1):

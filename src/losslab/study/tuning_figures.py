@@ -395,4 +395,7 @@ def _metric_label(answer: "Answer") -> str:
 
 
 def _seeds(answer: "Answer") -> str:
-    return "1 seed" if answer.settings.tune_seeds == 1 else f"{answer.settings.tune_seeds} seeds"
+    counts = sorted({len(result.values) for tuning in answer.tunings for result in tuning.results})
+    if counts[-1] == 1:
+        return "1 seed"
+    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"

@@ -305,7 +305,8 @@ def test_an_interrupted_study_continues_after_a_change_of_the_code_that_decides_
 
 SMALL = (
     "model=linear", "data=linear_synthetic", "optimizer.lr=0.1", "trainer.max_epochs=3", "loss=mse,l1",
-    "study.reference=loss=mse", "study.trials=3", "study.tune_seeds=1", "study.first_seeds=2", "study.max_seeds=2",
+    "study.reference=loss=mse", "study.trials=3", "study.tune_seeds=1", "study.finalist_seeds=1",
+    "study.first_seeds=2", "study.max_seeds=2",
 )  # fmt: skip
 
 

@@ -299,7 +299,7 @@ def test_groups_with_several_parameters_have_panels_of_the_first_parameter():
     assert lines(mse, "D") == [([0.001], [pytest.approx(85)])]
     assert mae.get_xlabel() == "nothing tuned"
     assert not unused.axison
-    assert figure.get_suptitle() == "mse has the best of 3 trials a group, 85.0 % (3 seeds)"
+    assert figure.get_suptitle() == "mse has the best of 3 trials a group, 85.0 % (2 seeds)"
 
 
 def test_the_title_of_the_tuning_compares_the_best_rates():

@@ -63,13 +63,36 @@ def test_after_a_best_rate_diverges_in_the_race_the_best_lower_rate_wins():
     found = tuning(1, 2, 4, 3)
     changed = found.without_best()
     assert (found.best, changed.best) == (2, 1)
-    assert changed.results[2].values[-1] is None
+    assert [result.diverged_in_race for result in changed.results] == [False, False, True, False]
     assert changed.without_best().without_best().best_result is None
 
 
 def test_after_a_best_trial_diverges_in_the_race_the_next_best_wins():
     found = replace(tuning(1, 2, 4, 3), is_grid=False)
     assert (found.best, found.without_best().best) == (2, 3)
+
+
+def test_the_finalists_are_the_best_trials_and_of_equal_ones_those_next_to_the_best():
+    assert rates_of(tuning(0.5, 0.9, None, 0.8, 0.7).finalists(3)) == [2.0, 4.0, 5.0]
+    assert rates_of(tuning(1, 1, 1, 1, 1).finalists(3)) == [3.0, 2.0, 4.0]
+    assert tuning(None, 0.9, None).finalists(3) == []
+    assert tuning(None, None).finalists(3) == []
+
+
+def test_the_best_trial_is_a_finalist_although_a_trial_with_fewer_seeds_has_a_higher_mean():
+    found = tuning(0.95, (0.9, 0.9), (0.8, 0.8))
+    assert found.best == 1
+    assert found.without_best().best == 0  # in a grid, only lower rates are left
+    assert replace(found, is_grid=False).without_best().best == 2
+
+
+def test_good_rates_are_compared_over_common_seeds():
+    found = tuning(0.7, (0.7, 0.9), 0.6)
+    assert rates_of(found.good_range(0.05, as_ratio=False)) == [1.0, 2.0]
+
+
+def rates_of(trials):
+    return [trial["optimizer.lr"] for trial in trials]
 
 
 def test_the_grids_of_all_groups_are_extended_where_any_best_rate_is_at_an_edge():
