@@ -75,11 +75,11 @@ def gradient_finding(record: Record) -> str:
     shares = f"{format_percent(end)} of the sum at the end, {format_percent(start)} at the start"
     words = "at the end, no example has a gradient" if np.isnan(end) else f"the 10 % largest gradients make up {shares}"
     without = record.no_gradient()[-1]
-    share = f"{format_percent(float(without.mean()))} of the examples contribute none"
+    share = f"{format_percent(float(without.mean()))} of the examples have none"
     if record.is_regression:
         return f"{words}; {share}"
     wrong = format_percent(float((without & record.mispredicted()[-1]).mean()))
-    return f"{words}; {share} ({wrong} although misclassified)"
+    return f"{words}; {share} ({wrong} and are misclassified)"
 
 
 def draw_layers(records: Records) -> DrawnFigure:
