@@ -36,8 +36,6 @@ _MARGINS = {"accuracy": 0.005, "nll": math.log1p(0.05)}
 _BASE = {"accuracy": 0.9, "nll": 0.5}
 _RATE = 0.01
 """The learning rate of the configuration."""
-_CURVATURE = 16.0
-"""How many margins a loss is worse one decade away from its best learning rate; it grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,12 @@ class Scenario:
     """The number of test examples: accuracies are rounded to multiples of 1 / examples; 0 for no rounding."""
     rates: tuple[float, ...] = ()
     """The decimal logarithm of the best learning rate of each loss, relative to that of the configuration; () for 0."""
+    curvature: float = 16.0
+    """How many margins a loss is worse one decade away from its best learning rate; it grows with the square."""
+    at_best_rates: bool = False
+    """Whether the true differences are those at the best learning rates, instead of those at the tuned ones."""
+    finalist_seeds: int = 10
+    """The number of seeds with which the best trials are repeated."""
     tuning_spread: float = 0.1
     """The standard deviation of the values on the validation data."""
     reference: bool = True
@@ -84,7 +88,7 @@ class Scenario:
     def mean(self, loss: int, rate: float) -> float:
         """Return the mean of a loss at a learning rate, before it is rounded to a number of examples."""
         best = self.rates[loss] if self.rates else 0.0
-        return self.means[loss] - _CURVATURE * (math.log10(rate / _RATE) - best) ** 2
+        return self.means[loss] - self.curvature * (math.log10(rate / _RATE) - best) ** 2
 
     def convert(self, value: float) -> float:
         """Return the value of the metric."""
@@ -176,7 +180,9 @@ class SimulatedStudy(Study):
     def __init__(self, runs: Runs, max_seeds: int, count: int) -> None:
         scenario = runs.scenario
         reference = "loss=0" if scenario.reference else None
-        settings = Settings(metric=scenario.metric, reference=reference, max_seeds=max_seeds)
+        settings = Settings(
+            metric=scenario.metric, reference=reference, max_seeds=max_seeds, finalist_seeds=scenario.finalist_seeds
+        )
         groups = [Group((f"loss={loss}",), str(loss)) for loss in range(count)]
         super().__init__(settings, groups, Path(), [], {"tune": runs, "race": runs})
         self.runs = runs
@@ -204,6 +210,8 @@ class SimulatedStudy(Study):
     def true_difference(self, row: Row, race: Race) -> float:
         """Return the true difference of a row from the reference, in margins."""
         scenario, other = self.runs.scenario, race.rows[race.reference].group
+        if scenario.at_best_rates:
+            return scenario.means[row.group] - scenario.means[other]
         change = scenario.posthoc[int(row.method)] if row.is_posthoc else 0.0
         own = true_value(scenario, row.group, self.rates[row.group])
         return own + change - true_value(scenario, other, self.rates[other])

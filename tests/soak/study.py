@@ -106,6 +106,12 @@ SCENARIOS = {
     "methods after training, at the margin": Promise(
         Scenario((0, 1, -1), posthoc=(1, -1), metric="nll", spread=0.4), _WIDER
     ),
+    **{
+        f"beyond: tuning with {seeds} seeds, no difference at the best rates": Promise(
+            Scenario(_THREE, tuning_spread=1.2, finalist_seeds=seeds, at_best_rates=True, reference=False), holds=False
+        )
+        for seeds in (3, 10, 30)
+    },
     "beyond: differences skewed (-2), no difference": Promise(
         Scenario(_THREE, noise=_VERY_SKEWED, scales=_QUIET), holds=False
     ),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from losslab.io.figures import new_figure, save_png
+from losslab.study.figures import add_title
 from pages.atlas.studies import Task
-from pages.atlas.table import MARKS, Atlas
+from pages.atlas.table import BETTER, MARKS, Atlas
 from pages.study import StudyRow
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ def draw(atlas: Atlas) -> "Figure":
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    unit = f"test error as a factor of that of {atlas.task.reference}" if by_ratio else "points more or less than"
-    title = unit if by_ratio else f"{unit} {atlas.task.reference}, on the test data"
-    axes.set_title(f"{title}\n▲ better   ▼ worse   = equivalent   ? undecided", fontsize="medium", pad=24)
+    reference = atlas.task.reference
+    unit = f"test error ÷ that of {reference}" if by_ratio else f"points more than {reference} on the test data"
+    axes.set_xlabel(f"{unit}\n▲ better   ▼ worse   = equivalent   ? undecided", fontsize="small", labelpad=8)
+    counts = [f"{len(atlas.with_verdict(each.name, BETTER))} with {each.title}" for each in atlas.situations]
+    add_title(figure, f"Losses that are better than {reference}: {', '.join(counts)}")
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, aspect=40)
     ticks = [-limit, -limit / 2, 0, limit / 2, limit]
     texts = [f"× {2**-tick:.2g}" if by_ratio else f"{tick:+g}" for tick in ticks]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from pages.atlas.table import BETTER, EQUIVALENT, UNDECIDED, WORSE, Atlas, join, span
+from pages.atlas.table import BETTER, EQUIVALENT, UNDECIDED, WORSE, Atlas, span
 from pages.study import StudyRow
 
 _MANY = 5
@@ -21,34 +21,41 @@ def findings(atlases: Atlases) -> list[str]:
 
 
 def clean_labels(atlases: Atlases) -> str | None:
-    """With clean data, few or no losses are better than cross_entropy."""
+    """How many losses are better than cross_entropy with clean data."""
     atlas = atlases["classification"]
     others, better = atlas.compared("clean"), atlas.with_verdict("clean", BETTER)
-    if not others or len(better) > len(others) / 4:
+    if not others:
         return None
     counts = {word: len(atlas.with_verdict("clean", word)) for word in (EQUIVALENT, UNDECIDED, WORSE)}
     rest = f"{_are(counts[EQUIVALENT])} equivalent, {counts[UNDECIDED]} undecided and {counts[WORSE]} worse"
-    start = f"With clean labels, none of {len(others)} other losses is shown to be better than `cross_entropy`: {rest}."
     if not better:
-        return start
-    gain = _points(atlas, "clean", better[0])
-    return (
-        f"With clean labels, only {join(row.group for row in better)} of {len(others)} other losses "
-        f"{'is' if len(better) == 1 else 'are'} better than `cross_entropy`, by at most {gain}; {rest}."
-    )
+        found = f"none of {len(others)} other losses is shown to be better than `cross_entropy`"
+    elif len(better) == 1:
+        found = f"only `{better[0].group}` of {len(others)} other losses is better than `cross_entropy`"
+        found += f", by {_points(atlas, 'clean', better[0])}"
+    else:
+        found = f"{len(better)} of {len(others)} other losses are better than `cross_entropy`"
+        found += f", by up to {_points(atlas, 'clean', better[0])} (`{better[0].group}`)"
+    return f"With clean labels, {found}; {rest}."
 
 
 def wrong_labels(atlases: Atlases) -> str | None:
-    """With many wrong labels, the choice of the loss matters, and more than with few."""
+    """How many losses are better than cross_entropy with wrong labels."""
     atlas = atlases["classification"]
-    few, many = (atlas.with_verdict(name, BETTER) for name in _NOISE)
-    if not many or len(many) <= len(few) or set(_NOISE) - atlas.rows.keys():
+    if set(_NOISE) - atlas.rows.keys():
         return None
-    best = f"`{many[0].group}` by {_points(atlas, 'wrong_40', many[0])}"
+    few, many = (_better_losses(atlas, name) for name in _NOISE)
     return (
-        f"With 40 % wrong labels, {_are(len(many), 'loss')} better than `cross_entropy` (the best, {best}), even "
-        f"though it is stopped at its best epoch; with 20 %, {_are(len(few))}."
+        f"With 20 % wrong labels, {few}, and with 40 %, {many} better than `cross_entropy`, which is stopped at its "
+        "best epoch and has a tuned learning rate."
     )
+
+
+def _better_losses(atlas: Atlas, situation: str) -> str:
+    better = atlas.with_verdict(situation, BETTER)
+    by = "by" if len(better) == 1 else "by up to"
+    best = f" ({by} {_points(atlas, situation, better[0])}, `{better[0].group}`)" if better else ""
+    return f"{_are(len(better), 'loss')}{best}"
 
 
 def no_loss_for_all(atlases: Atlases) -> str | None:

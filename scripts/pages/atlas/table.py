@@ -1,6 +1,6 @@
 """The rows of all situations of a task, as a table of losses and situations."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import log2
@@ -26,17 +26,12 @@ class Atlas:
 
     @classmethod
     def read(cls, task: Task, folder: Path) -> "Atlas":
-        """Read the rows of all situations from the folder of the page.
-
-        Methods after training that could not be fitted to all runs are left out.
-        """
+        """Read the rows of all situations from the folder of the page."""
         rows: dict[str, dict[str, StudyRow]] = {}
         for situation in task.situations:
             found = situation.study.rows(folder)
             if found:
-                (count,) = [row.n for row in found if row.verdict == "reference"]
-                kept = [row for row in found if not row.is_posthoc or row.n == count]
-                rows[situation.name] = {row.group: row for row in kept}
+                rows[situation.name] = {row.group: row for row in found}
         return cls(task, rows)
 
     @cached_property
@@ -118,13 +113,8 @@ def _rate_cell(row: StudyRow | None) -> str:
     if row is None or row.rate is None or row.relative_rate is None or row.range_factor is None:
         return NO_VALUE
     edge = ", edge" if row.at_edge else ""
-    return f"× {row.relative_rate:.2g} ({row.range_factor:.2g}{edge})"
-
-
-def join(names: Iterable[str]) -> str:
-    """Join names: "a, b and c", each as code."""
-    quoted = [f"`{name}`" for name in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    width = f"{row.range_factor:.0f}" if row.range_factor >= 10 else f"{row.range_factor:.2g}"
+    return f"× {row.relative_rate:.2g} ({width}{edge})"
 
 
 def span(values: Sequence[float]) -> float:
