@@ -49,8 +49,9 @@ def draw(atlas: Atlas) -> "Figure":
     reference = atlas.task.reference
     unit = f"test error ÷ that of {reference}" if by_ratio else f"points more than {reference} on the test data"
     axes.set_xlabel(f"{unit}\n▲ better   ▼ worse   = equivalent   ? undecided", fontsize="small", labelpad=8)
-    counts = [f"{len(atlas.with_verdict(each.name, BETTER))} with {each.title}" for each in atlas.situations]
-    add_title(figure, f"Losses that are better than {reference}: {', '.join(counts)}")
+    counts = ", ".join(str(len(atlas.with_verdict(each.name, BETTER))) for each in atlas.situations)
+    others = len(atlas.task.losses) - 1
+    add_title(figure, f"Better than {reference}, from left to right: {counts} of {others} losses")
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, aspect=40)
     ticks = [-limit, -limit / 2, 0, limit / 2, limit]
     texts = [f"× {2**-tick:.2g}" if by_ratio else f"{tick:+g}" for tick in ticks]
