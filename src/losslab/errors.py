@@ -22,8 +22,17 @@ class NonFiniteError(LabError):
 
     @staticmethod
     def is_message(text: str) -> bool:
-        """Return whether a text is the message of such an error, as a sweep records it for a failed job."""
-        return re.search(r"\bstep \d+\b.*\bNaN or infinite\b", text) is not None
+        """Return whether a text, which a sweep records for a failed job, says that something became NaN or infinite."""
+        in_step = re.search(r"\bstep \d+\b.*\bNaN or infinite\b", text) is not None
+        return in_step or NonFiniteError.is_before_training(text)
+
+    @staticmethod
+    def is_before_training(text: str) -> bool:
+        """Return whether a text says that the loss was not finite before the first step.
+
+        This is found by the examination of the first batch, or when a criterion from elsewhere is tried.
+        """
+        return "loss-not-finite" in text or "the loss is NaN or infinite" in text
 
 
 class PartError(LabError):

@@ -175,7 +175,9 @@ def test_a_dry_run_trains_one_run_per_loss_and_says_how_many_follow(tmp_path):
         (["loss=mse,l1", "study.first_seeds=9"], "study.max_seeds=4 is below study.first_seeds=9"),
         (["loss=mse,l1", "study.reference=loss=huber"], "study.reference=loss=huber matches no group"),
         (["loss=mse,l1", "study.metric=foo"], "foo are better is not known"),
+        (["loss=mse,l1", "study.metric=loss"], "study.metric must be the name of a metric, not of the loss"),
         (["loss=mse,l1", "study.tune=[lr]"], "study.tune must list config keys"),
+        (["loss=mse,l1", "study.tune=[optimizer.nothing]"], "study.tune: no group has the key optimizer.nothing"),
         (["loss=mse,nope"], "there is no loss=nope"),
         (["resume=missing"], "there is no study in this folder"),
     ],
@@ -187,6 +189,42 @@ def test_wrong_input_is_refused_in_one_line_before_anything_is_trained(tmp_path,
     assert len(errors.strip().splitlines()) <= 2
     assert "Traceback" not in errors
     assert not [*tmp_path.rglob("config.json")]
+
+
+def test_a_metric_that_the_runs_lack_ends_the_study_after_the_first_runs_and_changes_no_answer(undisturbed):
+    folder, _ = undisturbed
+    before, runs = results(folder), finished_runs(folder)
+    code, _, errors = study("resume=done", DIVERGING, "study.metric=auroc", cwd=folder.parent)
+    assert code == 1
+    assert "these runs have no metric val/auroc" in errors
+    assert (results(folder), finished_runs(folder)) == (before, runs)
+
+
+_OWN_LOSS = """
+import torch
+
+class Own(torch.nn.MSELoss):
+    def __init__(self, seed):
+        super().__init__()
+        self.seed = seed
+
+    def forward(self, outputs, target):
+        return super().forward(outputs, target) * (float("nan") if self.seed == 10_001 else 1.0)
+"""
+
+
+def test_a_loss_that_is_nan_from_the_start_with_one_seed_diverges_and_groups_may_depend_on_the_seed(tmp_path):
+    (tmp_path / "my_losses.py").write_text(_OWN_LOSS)
+    group = 'study.groups=["loss=custom loss._target_=my_losses.Own +loss.seed=${seed}","loss=mse"]'
+    few = ("study.trials=3", "study.refinements=0", "study.max_seeds=2", "run_dir=own")
+    code, _, errors = study(*SHORT, *few, group, cwd=tmp_path)
+    assert code == 0, errors
+    own = results(tmp_path / "own")["tuning"][0]
+    assert own["group"] == "custom _target_=my_losses.Own +loss.seed=${seed}"
+    assert sorted(trial["results"][1:] for trial in own["trials"])[-3:] == [[None]] * 3
+    code, _, errors = study("resume=own", "study.max_seeds=4", "--trust", "my_losses", cwd=tmp_path)
+    assert code == 0, errors
+    assert len(values(tmp_path / "own")["mse"]) == 4
 
 
 def test_a_loss_that_does_not_fit_the_data_is_named(tmp_path):

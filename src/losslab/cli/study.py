@@ -28,7 +28,8 @@ It takes the overrides of `losslab train`. Values with commas are the groups to 
 all groups. A study trains one run of each group first, to estimate its time; --dry-run stops there.
 
   losslab study model=mlp data=digits loss=cross_entropy,focal,gce,mse
-  losslab study model=mlp data=digits loss=focal loss.gamma=1,2,5 study.tune=[optimizer.lr,optimizer.weight_decay]
+  losslab study model=mlp data=digits loss=focal loss.gamma=1,2,5 study.max_seeds=40
+  losslab study model=mlp data=digits loss=cross_entropy,focal 'study.tune=[optimizer.lr,{{loss.gamma:[0.5,5]}}]'
   losslab study model=cifar_cnn loss=cross_entropy,mse study.reference=loss=cross_entropy study.max_seeds=40
   losslab study resume=STUDY_FOLDER                       continue an interrupted study
   losslab study resume=STUDY_FOLDER study.max_seeds=40    add seeds, or with loss=... losses, to a finished one
@@ -55,7 +56,7 @@ def study(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(_HELP.format(settings="\n".join(lines)))
         return
     with one_line_errors(show_tracebacks="traceback=true" in given):
-        command = ["study.dry_run=true" if each == "--dry-run" else each for each in given]
+        command = ["study.dry_run=true" if each == "--dry-run" else each for each in _join_trust(given)]
         command = [each for each in command if each not in FLAGS]
         resumed = [each.partition("=")[2] for each in command if each.startswith("resume=")]
         folder = Path(resumed[-1]).expanduser() if resumed else None
@@ -66,6 +67,17 @@ def study(arguments: Sequence[str] | None = None) -> None:
             folder = Path(run_dir[-1].strip("'\"")).expanduser() if run_dir else default_folder()
         sys.argv[1:] = _as_hydra(command, folder)
     train.train(ProcessContext(command=[each for each in command if not each.startswith("run_dir=")]))
+
+
+def _join_trust(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with trust=PACKAGE instead of the option --trust PACKAGE of the other commands."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--trust":
+            joined[-1] = f"trust=[{argument}]"
+        else:
+            joined.append(argument.replace("--trust=", "trust=", 1) if argument.startswith("--trust=") else argument)
+    return joined
 
 
 def _continued(folder: Path, changes: Sequence[str]) -> list[str]:
@@ -123,6 +135,8 @@ def _as_hydra(command: Sequence[str], folder: Path) -> list[str]:
             value = each.partition("=")[2]
             if name == "reference" and value[:1] not in {"'", '"'}:
                 value = f"'{value}'"  # it may contain =, which Hydra's grammar does not allow in a plain value
+            if name == "groups":
+                value = value.replace("${", r"\\\${")  # to be resolved by each run: Hydra unescapes it twice before
             settings.append(f"hydra.sweeper.{name}={value}")
         elif not each.startswith("run_dir="):
             overrides.append(each)

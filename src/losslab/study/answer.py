@@ -86,7 +86,7 @@ class Answer:
         where = [f"on {self.names['data']}" if self.names.get("data") else ""]
         where.append(f"with {self.names['model']}" if self.names.get("model") else "")
         start = " ".join(part for part in where if part)
-        return f"{start[:1].upper()}{start[1:]}, {found}." if start else f"{found[:1].upper()}{found[1:]}."
+        return f"{start[:1].upper()}{start[1:]}, {found}." if start else f"{found}."
 
     def _clause(self, verdict: str) -> str:
         found = [outcome for outcome in self.outcomes if outcome.verdict == verdict]
@@ -217,13 +217,17 @@ class Answer:
                 f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group{self._refined()}, {seeds}. "
                 f"{self._repeated()}The best mean of val/{scale.metric} wins; a run that diverges is the worst."
             ),
-            f"{edge} at the edge of the grid{', so it may be better still beyond' if edges else ''}.",
+            *(
+                [f"{edge} at the edge of the grid{', so it may be better still beyond' if edges else ''}."]
+                if any(tuning.is_grid for tuning in self.tunings)
+                else []
+            ),
             (
                 "Race: seeds 0, 1, 2, ..., which nothing was tuned on. With one seed, all groups have the same "
                 f"initial weights, batches and data. {self._replaced()}"
                 f"The groups are compared after {_join([*map(str, race.sizes)])} seeds (the looks)."
             ),
-            f"Each run is measured on the {test}, with the weights of its best epoch on the validation data.",
+            f"Each run is measured on the {test}, with its best checkpoint by the monitored metric on validation data.",
             f"The reference, {self.reference}, {chosen}.",
             (
                 "Better or worse: the paired t test rejects that there is no difference. Equivalent: two one-sided t "

@@ -195,7 +195,7 @@ def _draw_differences(axes: "Axes", answer: "Answer", axis: MetricAxis, colours:
     zero = 1.0 if axis.is_log else 0.0
     over_seeds = [axis.place(outcome.difference or ()) for outcome in answer.outcomes]
     over_items = [axis.place(outcome.items or ()) for outcome in answer.outcomes]
-    rows = [[zero, *seeds, *items] for seeds, items in zip(over_seeds, over_items, strict=True)]
+    rows = [[zero, *seeds, *items] for seeds, items in zip(over_seeds, over_items, strict=True) if seeds]
     window = Window(axis, zero, rows, 1.5 * axis.margin)
     axes.axvspan(axis.move(zero, -axis.margin), axis.move(zero, axis.margin), color=GREY, alpha=0.25, linewidth=0)
     axes.axvline(zero, color="black", linewidth=0.9)

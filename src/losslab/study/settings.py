@@ -27,6 +27,8 @@ _STEP = 10**0.5
 _EXTENSION = 2
 """The number of learning rates that are added at an end of the grid where the best rate of a group is."""
 _MAX_EXTENSIONS = 3
+_FLOATS = ("loss.", "optimizer.", "scheduler.")
+"""Keys whose values may be any numbers, although a configuration may contain an integer."""
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 """An override in a text of overrides. Quoted parts may contain spaces."""
 
@@ -104,7 +106,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_seeds": (_is_integer(2, FIRST_TUNING_SEED), f"an integer from 2 to {FIRST_TUNING_SEED}"),
     "margin": (lambda value: isinstance(value, int | float) and 0 < value < 1, "a number between 0 and 1"),
     "reference": (lambda value: isinstance(value, str), "a group, such as loss=cross_entropy"),
-    "metric": (lambda value: isinstance(value, str), "the name of a metric, such as nll"),
+    "metric": (
+        lambda value: isinstance(value, str) and "/" not in value and value != "loss",
+        "the name of a metric, not of the loss, and without its split, such as nll",
+    ),
     "posthoc": (lambda value: isinstance(value, bool), "true or false"),
     "dry_run": (lambda value: isinstance(value, bool), "true or false"),
 }
@@ -210,6 +215,8 @@ class Parameter:
     high: float
     center: float | None = None
     """The value of the configuration, around which learning rates are placed; None if the user gave the interval."""
+    is_integer: bool = False
+    """Whether only integers are tried."""
 
     def at(self, position: float) -> float:
         """Return the value at a position from 0 to 1 in the interval, on a logarithmic scale if it is above 0."""
@@ -217,7 +224,8 @@ class Parameter:
             value = self.low * (self.high / self.low) ** position
         else:
             value = self.low + (self.high - self.low) * position
-        return min(max(float(f"{value:.3g}"), self.low), self.high)
+        value = min(max(float(f"{value:.3g}"), self.low), self.high)
+        return float(round(value)) if self.is_integer else value
 
 
 def parameter_name(entry: Any) -> str:
@@ -235,7 +243,7 @@ def parameter_name(entry: Any) -> str:
     return entry
 
 
-def make_parameter(entry: Any, value: float | None, tried: Sequence[float] = ()) -> Parameter | None:
+def make_parameter(entry: Any, value: Any, tried: Sequence[float] = ()) -> Parameter | None:
     """Return a tuned parameter of a group, or None if the configuration of the group does not have it.
 
     Args:
@@ -244,11 +252,16 @@ def make_parameter(entry: Any, value: float | None, tried: Sequence[float] = ())
         tried: for a hyperparameter of a loss, the values that are worth trying.
 
     Raises:
-        LabError: the interval is not valid, or there is none and the value does not suggest one.
+        LabError: the value is no number, or the interval is not valid, or there is none and the value suggests none.
     """
     key = parameter_name(entry)
     if value is None:
         return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise LabError(
+            f"study.tune: {key} is {value!r:.40}, and only numbers can be tuned: give a group for each value"
+        )
+    is_integer = isinstance(value, int) and not key.startswith(_FLOATS)
     if not isinstance(entry, str):
         interval = entry[key]
         try:
@@ -257,14 +270,14 @@ def make_parameter(entry: Any, value: float | None, tried: Sequence[float] = ())
             low = high = 0.0
         if not -inf < low < high < inf:
             raise LabError(f"study.tune: the interval of {key} must be [low, high], got {interval!r:.40}")
-        return Parameter(key, low, high)
+        return Parameter(key, low, high, is_integer=is_integer)
     if key == LEARNING_RATE and value > 0:
         return Parameter(key, value / _STEP**3, value * _STEP**3, value)
     if len(tried) > 1:
         return Parameter(key, min(tried), max(tried))
     if value > 0 and not key.startswith("loss."):
-        return Parameter(key, value / 10, value * 10)
-    raise LabError(f"study.tune: give the interval of {key}, as in study.tune=[{{{key}: [0.1, 10]}}]")
+        return Parameter(key, max(value / 10, 1 if is_integer else 0), value * 10, is_integer=is_integer)
+    raise LabError(f"study.tune: give the interval of {key}, as in 'study.tune=[{{{key}:[LOW,HIGH]}}]'")
 
 
 @dataclass

@@ -67,8 +67,10 @@ class Stage:
         """Return the choice of each group of the configuration."""
         return self._composer.template(list(overrides))[0].choices
 
-    def run(self, jobs: Sequence[Sequence[str]]) -> list[Run]:
+    def run(self, jobs: Sequence[Sequence[str]], *, is_check: bool = False) -> list[Run]:
         """Run jobs, and return their results in order. A run that diverged is a result like any other.
+
+        If the runs check the configurations, a loss that is not finite before the first step is an error.
 
         Raises:
             LabError: a job failed for another reason.
@@ -86,13 +88,14 @@ class Stage:
         new = [job for job in ended if not job.reused]
         # Of runs that an earlier command trained, only their own durations are known.
         self.pace = elapsed / len(new) if new else sum(job.seconds for job in ended) / len(ended)
-        return [self._result(job) for job in ended]
+        return [self._result(job, is_check=is_check) for job in ended]
 
     @staticmethod
-    def _result(job: Job) -> Run:
+    def _result(job: Job, *, is_check: bool) -> Run:
         if job.state is State.DONE:
             return Run(job.metrics, job.seconds, job.folder, job.config or {})
         reason = str(job.reason)
-        if job.state is State.FAILED and NonFiniteError.is_message(reason):
+        is_wrong = is_check and NonFiniteError.is_before_training(reason)
+        if job.state is State.FAILED and NonFiniteError.is_message(reason) and not is_wrong:
             return Run({}, job.seconds, job.folder, job.config or {})
         raise LabError(f"{' '.join(job.overrides)}: {reason}")

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from losslab.io.tables import terminal_table, wrap_text
 from losslab.io.untrusted import read_json
 from losslab.study.answer import ANSWER, Answer, mean_seconds, write_answer
 from losslab.study.race import Race, Row, Scale
+from losslab.study.sequential import look_sizes
 from losslab.study.settings import (
     FIRST_TUNING_SEED,
+    LEARNING_RATE,
     TYPED_AGAIN,
     Design,
     Group,
@@ -65,7 +68,7 @@ class StudySweeper:
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         """Run the study, or continue it if its folder contains runs."""
-        settings = Settings(**OmegaConf.to_container(OmegaConf.create(self._settings), resolve=True))  # type: ignore[arg-type]
+        settings = Settings(**OmegaConf.to_container(OmegaConf.create(self._settings)))  # type: ignore[arg-type]
         groups = parse_groups([*(f"{key}={value}" for key, value in self._params.items()), *arguments], settings)
         folder = Path(self._config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +109,10 @@ class Study:
         self.settings, self.groups, self.folder, self.command = settings, groups, folder, command
         self._tune, self._race = stages["tune"], stages["race"]
         self.designs = [self._design(group) for group in groups]
+        tuned = {parameter.key for design in self.designs for parameter in design.parameters}
+        missing = [name for name in map(parameter_name, settings.tune) if name not in tuned]
+        if missing:
+            raise LabError(f"study.tune: no group has the key {', '.join(missing)}; a usual one is {LEARNING_RATE}")
         choices = [self._tune.choices(group.overrides) for group in groups]
         self._is_plain = [each.get("loss") in _PLAIN_LOSSES for each in choices]
         """Whether a group has cross-entropy, to which methods after training are usually applied."""
@@ -126,7 +133,8 @@ class Study:
             Scale.of(self.settings.metric, self.settings.margin)
         with contextlib.suppress(FileNotFoundError, LabError):
             earlier = read_json(self.folder / runs.STUDY)  # results that are kept until there are new ones
-        runs.write_json(self.folder / runs.STUDY, {**earlier, "command": list(self.command)})
+        if not earlier:
+            runs.write_json(self.folder / runs.STUDY, {"command": list(self.command)})
         logger.info("study folder  %s", runs.display_path(self.folder))
         self._run_first()
         self._log_plan()
@@ -134,6 +142,8 @@ class Study:
             again = _resume_command(self.folder, self.command)
             logger.info("dry run       stopped; the first runs are kept for %s", again)
             return
+        # Only now, because a command that fails at once must not become that of an existing study.
+        runs.write_json(self.folder / runs.STUDY, {**earlier, "command": list(self.command)})
         tunings = self.tune()
         race = self.race(tunings)
         seconds = mean_seconds({key: run.seconds for key, run in self.race_runs.items()})
@@ -154,22 +164,27 @@ class Study:
             tried: Sequence[float] = ()
             if isinstance(entry, str) and key.startswith("loss.") and value is not None:
                 tried = spawn.run_in_subprocess(tried_values, config.loss._target_, key.removeprefix("loss."))
-            parameter = make_parameter(entry, None if value is None else float(value), tried)
+            parameter = make_parameter(entry, value, tried)
             if parameter is not None:
                 parameters.append(parameter)
+        if len(self.settings.tune) > 1:  # a group with one of several keys gets as many trials in the same interval
+            parameters = [replace(parameter, center=None) for parameter in parameters]
         return Design.create(parameters, self.settings.trials or default_trials(len(self.settings.tune)))
 
     def _run_first(self) -> None:
         """Train one run of each group, in the middle of its trials, to check the configuration and to time it."""
         first = [(index, design.trials[(len(design.trials) - 1) // 2]) for index, design in enumerate(self.designs)]
         logger.info("first runs    %d groups, one run each, to check and to time them", len(self.groups))
-        self._run_trials(first, [FIRST_TUNING_SEED])
+        for run in self._run_trials(first, [FIRST_TUNING_SEED], is_check=True):
+            run.value(f"val/{self.scale.metric}")
 
-    def _run_trials(self, trials: Sequence[tuple[int, Trial]], seeds: Sequence[int]) -> list[Run]:
+    def _run_trials(
+        self, trials: Sequence[tuple[int, Trial]], seeds: Sequence[int], *, is_check: bool = False
+    ) -> list[Run]:
         wanted = [(group, trial, seed) for group, trial in trials for seed in seeds]
         new = [each for each in wanted if (each[0], str(each[1]), each[2]) not in self.tuning_runs]
         jobs = [job_overrides(self.groups[group], trial, seed) for group, trial, seed in new]
-        for (group, trial, seed), run in zip(new, self._tune.run(jobs), strict=True):
+        for (group, trial, seed), run in zip(new, self._tune.run(jobs, is_check=is_check), strict=True):
             self.tuning_runs[group, str(trial), seed] = run
         return [self.tuning_runs[group, str(trial), seed] for group, trial, seed in wanted]
 
@@ -231,7 +246,12 @@ class Study:
         metric, higher_is_better = f"val/{self.scale.metric}", self.scale.higher_is_better
         values: dict[tuple[int, str], list[float | None]] = {}
         for (index, trial, _), run in sorted(self.tuning_runs.items(), key=itemgetter(0)):
-            values.setdefault((index, trial), []).append(run.value(metric))
+            values.setdefault((index, trial), []).append(value := run.value(metric))
+            if value is not None and value < 0 and self.scale.by_ratio:
+                label = self.groups[index].label
+                raise LabError(
+                    f"{metric} of {label} is {value:g}, and only errors above 0 have ratios: set study.metric"
+                )
         tunings = []
         for index, (group, design) in enumerate(zip(self.groups, self.designs, strict=True)):
             results = [TrialResult(trial, tuple(values[index, str(trial)])) for trial in design.trials]
@@ -351,7 +371,8 @@ class Study:
         """Log the numbers of runs of all parts, and how long they take if each takes as long as the first runs."""
         settings, count = self.settings, len(self.groups)
         trials = sum(len(design.trials) + 2 * self._refinements for design in self.designs)
-        tune, first, most = trials * settings.tune_seeds, count * settings.first_seeds, count * settings.max_seeds
+        last = look_sizes(settings.max_seeds, settings.first_seeds)[-1]
+        tune, first, most = trials * settings.tune_seeds, count * settings.first_seeds, count * last
         more = max(0, settings.finalist_seeds - settings.tune_seeds)
         finalists = sum(min(len(design.trials), settings.finalists) for design in self.designs if design.parameters)
         seeds = "1 seed" if settings.tune_seeds == 1 else f"{settings.tune_seeds} seeds"
@@ -366,6 +387,8 @@ class Study:
             finals = f"{finalists * more} runs, {self._time_for(finalists * more)}"
             logger.info("plan          tune: the best %d trials, %d more seeds = %s", finalists, more, finals)
         logger.info("plan          race: %s", race)
+        if last < settings.max_seeds:
+            logger.info("plan          race: its last round has %d seeds, not %d", last, settings.max_seeds)
         logger.info("plan          if each run takes as long as the first; those that train as one group take less")
 
     def _time_for(self, count: int) -> str:

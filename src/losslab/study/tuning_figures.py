@@ -36,6 +36,8 @@ _PANELS = 3
 """The number of panels in a row, if each group has one."""
 _MAX_DUMBBELLS = 12
 """The number of groups in the figure of one learning rate for all."""
+_SAME_RATE = 1.05
+"""Best rates count as equal below this ratio: a refined rate may be rounded from both of its neighbours."""
 _SHOWN_MARGINS = 40
 """The figure of the tuning shows at least the values that are up to this many margins worse than the best."""
 
@@ -64,23 +66,23 @@ def draw_tuning(answer: "Answer") -> "Figure | None":
 def tuning_finding(answer: "Answer") -> str:
     """Return what the tuning found, in one short line."""
     seeds = _seeds(answer)
-    best = {short(tuning.group.label): tuning.best_result for tuning in _by_best(answer)}
+    best = {tuning.group.label: tuning.best_result for tuning in _by_best(answer)}
     found = {label: result for label, result in best.items() if result is not None}
     if not found:
         return f"All groups diverged in all trials ({seeds})"
     if all(tuning.is_grid for tuning in answer.tunings):
         rates = {label: next(iter(result.trial.values())) for label, result in found.items()}
         low, high = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
-        if rates[low] == rates[high]:
+        if rates[high] < _SAME_RATE * rates[low]:
             groups = "All groups" if len(found) == len(best) else f"{len(found)} of {len(best)} groups"
             return f"{groups} have the same best learning rate, {rates[low]:g} ({seeds})"
         factor = rates[high] / rates[low]
-        ends = f"{low} {rates[low]:g}, {high} {rates[high]:g}"
+        ends = f"{short(low)} {rates[low]:g}, {short(high)} {rates[high]:g}"
         return f"The best learning rates differ by a factor of {factor:.{0 if factor >= 10 else 1}f}: {ends} ({seeds})"
     first, result = next(iter(found.items()))
     trials = max(len(tuning.results) for tuning in answer.tunings)
     (mean,), axis = MetricAxis.of(answer).place([result.mean]), MetricAxis.of(answer)
-    return f"{first} has the best of {trials} trials a group, {axis.text(mean)} ({seeds})"
+    return f"{short(first)} has the best of {trials} trials a group, {axis.text(mean)} ({seeds})"
 
 
 def _draw_curves(answer: "Answer", axis: MetricAxis, order: Sequence[Tuning]) -> "Figure":
@@ -307,8 +309,8 @@ def at_one_rate(answer: "Answer") -> tuple[float, list[AtOneRate]]:
         return nan, []
     tried = Counter(rate for tuning in grids for rate in _first_values(tuning))
     most = max(tried[rate] for rate in _first_values(own))
-    common = tuple(each for each in own.results if tried[each.trial[LEARNING_RATE]] == most)
-    common_best = replace(own, results=common).best_result
+    common = tuple(each for each in own.results[: own.ceiling] if tried[each.trial[LEARNING_RATE]] == most)
+    common_best = replace(own, results=common, ceiling=None).best_result
     if common_best is None:
         return nan, []
     rate, values = common_best.trial[LEARNING_RATE], []

@@ -13,7 +13,7 @@ from losslab.study.race import Race, Row, Scale
 from losslab.study.sequential import Interval
 from losslab.study.settings import Group, Settings
 from losslab.study.tuning import TrialResult, Tuning
-from losslab.study.tuning_figures import draw_one_rate, draw_tuning, one_rate_finding, tuning_finding
+from losslab.study.tuning_figures import at_one_rate, draw_one_rate, draw_tuning, one_rate_finding, tuning_finding
 
 RATES = (0.001, 0.01, 0.1, 1.0)
 NOISE = (0.0, 0.002, -0.002, 0.001, -0.001)
@@ -354,6 +354,21 @@ def test_the_title_of_one_rate_is_not_about_a_group_that_is_far_off_at_any_rate(
     axes = draw_one_rate(answer).axes[0]
     assert axes.get_xlim()[0] > 80
     assert "30.0 %" in [text.get_text() for text in axes.texts]
+
+
+def test_the_rate_for_all_is_below_one_at_which_the_race_diverged():
+    trials = {"a": grid(0.5, 0.7, 0.95, 0.9), "b": grid(0.6, 0.7, 0.8, 0.9)}
+    answer = make_answer(dict.fromkeys(trials, 0.9), trials=trials)
+    changed = replace(answer, tunings=[answer.tunings[0].without_best(), answer.tunings[1]])
+    assert (at_one_rate(answer)[0], at_one_rate(changed)[0]) == (0.1, 0.01)
+
+
+def test_the_differences_of_few_groups_are_inside_the_figure():
+    answer = make_answer({"a": 0.9, "a + temperature": 0.9, "b": 0.8}, items=[(0.9, 0.8)] * 3)
+    answer.race.rows[1].group, answer.race.rows[1].method = 0, "temperature"
+    answer.race.rows[1].values = dict(answer.race.rows[0].values)
+    right = draw_race(answer).axes[1]
+    assert right.get_xlim()[0] < -9
 
 
 def test_a_value_at_one_rate_outside_the_figure_is_written_beside_its_arrow():

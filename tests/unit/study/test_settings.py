@@ -60,7 +60,10 @@ def refused(function, *arguments, **keywords):
         ({"tune": ["a"]}, "study.tune must list config keys, such as optimizer.lr or {loss.gamma: [0.5, 5]}: got 'a'"),
         ({"tune": [RATE, {RATE: [0.1, 1]}]}, "study.tune lists optimizer.lr twice: list each key once"),
         ({"groups": "a=b"}, "study.groups must be a list of texts, such as ['loss=focal loss.gamma=5'], got 'a=b'"),
-        ({"metric": 3}, "study.metric must be the name of a metric, such as nll, got 3"),
+        (
+            {"metric": 3},
+            "study.metric must be the name of a metric, not of the loss, and without its split, such as nll, got 3",
+        ),
         ({"reference": 0}, "study.reference must be a group, such as loss=cross_entropy, got 0"),
         ({"posthoc": "no"}, "study.posthoc must be true or false, got 'no'"),
         ({"dry_run": 1}, "study.dry_run must be true or false, got 1"),
@@ -183,8 +186,19 @@ def test_an_interval_that_is_not_valid_is_refused(interval):
 @pytest.mark.parametrize(("key", "value"), [("loss.q", 0.7), ("optimizer.eps", 0.0), (RATE, 0.0), (RATE, -1.0)])
 def test_a_parameter_whose_interval_is_not_known_is_refused(key, value):
     assert refused(make_parameter, key, value) == (
-        f"study.tune: give the interval of {key}, as in study.tune=[{{{key}: [0.1, 10]}}]"
+        f"study.tune: give the interval of {key}, as in 'study.tune=[{{{key}:[LOW,HIGH]}}]'"
     )
+
+
+@pytest.mark.parametrize("value", ["torch.optim.SGD", True, [64, 64]])
+def test_only_numbers_can_be_tuned(value):
+    assert "and only numbers can be tuned: give a group for each value" in refused(make_parameter, "optimizer.x", value)
+
+
+def test_integers_stay_integers_but_not_those_of_a_loss():
+    batches = make_parameter("data.batch_size", 8)
+    assert [batches.at(position) for position in (0, 0.37, 1)] == [1, 5, 80]
+    assert make_parameter({"loss.gamma": [0.5, 5]}, 2).at(0.5) == 1.58
 
 
 @pytest.mark.parametrize("entry", [3, "lr", {"loss.a": 1, "loss.b": 2}, {}, None, ["optimizer.lr"]])
