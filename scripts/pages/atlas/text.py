@@ -33,8 +33,10 @@ _HOW = """\
   of less than 1 point or 5 %, and *undecided* neither. In each situation, the tests are corrected for the number of
   losses and of looks, so that any verdict of a kind is wrong with a probability of at most 5 %.
 - Each loss has seven or more learning rates with three seeds, each a factor of √10 from the next, and then two more
-  beside its best. The best on the validation data is used. All other hyperparameters have the values of `conf/loss`.
-  Adam is the optimizer.
+  beside its best. The best three are repeated, with ten seeds in all, and the best of them on the validation data is
+  used. All other hyperparameters have the values of `conf/loss`. Adam is the optimizer.
+- The intervals are about the losses at these rates. That the tuning may have missed a better rate by chance is not part
+  of them; for the reference, it would change a whole column.
 - Each run is measured with the weights of its best epoch on the validation data, whose labels and values are correct.
   With wrong labels, this is early stopping at the right epoch, which helps `cross_entropy` and other losses that would
   memorise wrong labels later. Without it, their disadvantage would be larger.
