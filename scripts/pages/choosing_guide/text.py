@@ -39,8 +39,9 @@ _HOW = """\
 
 - Each table is the result of a [study](study.md). It tunes the learning rate of each loss with equally many trials, by
   the metric on the validation data, and then compares the losses with other seeds on the test data. It adds seeds until
-  each loss is decided, or up to `study.max_seeds`. The intervals are about the losses at the tuned rates. The seed determines the initial weights, the order of the batches,
-  and the generated data or the split if the command sets `data.data_seed` or `data.split_seed`.
+  each loss is decided, or up to `study.max_seeds`. The intervals are about the losses at the tuned rates. The seed
+  determines the initial weights, the order of the batches, and the generated data or the split if the command sets
+  `data.data_seed` or `data.split_seed`.
 - All losses are compared with the recommended one, seed by seed. *Better* and *worse*: a test rejects that the
   difference is 0. *Equivalent*: tests reject that it is 0.5 points (for an error, 5 %) or more. *Undecided*: neither,
   which does not prove that there is no difference. Errors are compared by ratios: ×1.1 is an error that is 10 % larger.
