@@ -214,8 +214,10 @@ class Answer:
         test = f"{self.test_examples:,} test examples" if self.test_examples else "test data"
         return [
             (
-                f"Tuning: {trials} trials of {', '.join(tuned) or 'nothing'} for each group{self._refined()}, {seeds}. "
+                f"Tuning: {trials} trials of {', '.join(tuned)} for each group{self._refined()}, {seeds}. "
                 f"{self._repeated()}The best mean of val/{scale.metric} wins; a run that diverges is the worst."
+                if tuned
+                else "Tuning: none."
             ),
             *(
                 [f"{edge} at the edge of the grid{', so it may be better still beyond' if edges else ''}."]
@@ -270,7 +272,9 @@ class Answer:
         rows = [f"# {self.sentence()}", markdown_table(self.table(), left=(0, 6))]
         rows += [f"![{title}]({name})" for name, title in figures.items()]
         shared = [
-            f"{value} {key}" if key == "epochs" else f"{key} {value}" for key, value in self.names.items() if value
+            f"{value} epoch{'s' * (value != 1)}" if key == "epochs" else f"{key} {value}"
+            for key, value in self.names.items()
+            if value
         ]
         rows.append("## Protocol\n\n" + "\n".join(f"- {line}" for line in [", ".join(shared) + ".", *self.protocol()]))
         rows.append("```bash\nlosslab study " + _shell(self.command) + "\n```")
