@@ -136,7 +136,7 @@ class Runs:
         """Return the choices of the configuration of a loss."""
         return {"loss": "cross_entropy", "model": "simulated", "data": "simulated"}
 
-    def run(self, jobs: Sequence[Sequence[str]]) -> list[Run]:
+    def run(self, jobs: Sequence[Sequence[str]], *, is_check: bool = False) -> list[Run]:  # noqa: ARG002
         """Return the runs of some jobs."""
         return [self._run(job) for job in jobs]
 
