@@ -14,6 +14,7 @@ from losslab.cli.process import one_line_errors
 from losslab.errors import LabError
 from losslab.io.untrusted import read_json
 from losslab.runs import trust
+from losslab.runs.sweep_summary import STUDY_SWEEPER
 from losslab.study.settings import TYPED_AGAIN, Settings, expand_groups
 from losslab.sweep.resume import FLAGS
 from losslab.training.config import ProcessContext, compose
@@ -143,7 +144,7 @@ def _as_hydra(command: Sequence[str], folder: Path) -> list[str]:
     if not any(each.startswith("hydra.launcher.fuse=") for each in overrides):
         settings.append("hydra.launcher.fuse=auto")
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return ["-m", "hydra/sweeper=study", f"hydra.sweep.dir='{quoted}'", *settings, *overrides]
+    return ["-m", STUDY_SWEEPER, f"hydra.sweep.dir='{quoted}'", *settings, *overrides]
 
 
 def default_folder() -> Path:

@@ -11,6 +11,9 @@ from losslab.io.untrusted import read_json, read_text
 from losslab.runs.folder import SUMMARY, RunFolder
 from losslab.runs.lock import is_unlocked
 
+STUDY_SWEEPER = "hydra/sweeper=study"
+"""The word in the command of a sweep that says that it is a part of a study."""
+
 
 class State(StrEnum):
     """The state of a job."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from losslab.analysis.compare.differences import MetricComparison, Scale
 from losslab.analysis.compare.grouping import Group, environment_settings, labels_by_value, shorten, unnamed_differences
 from losslab.errors import LabError
-from losslab.runs.sweep_summary import read_command
+from losslab.runs.sweep_summary import STUDY_SWEEPER, read_command
 
 _TRAINING_ONLY = ("batch_size", "crop", "flip", "cutout", "reflect", "alternate", "subset")
 """Settings of the data that do not change the validation and test sets."""
@@ -101,7 +101,7 @@ def _splits(metrics: Sequence[str]) -> Iterator[str]:
 def _study(groups: Sequence[Group]) -> Iterator[str]:
     for sweep in {run.sweep for group in groups for run in group.runs if run.sweep is not None}:
         with suppress(LabError):
-            if "hydra/sweeper=study" in read_command(sweep):
+            if STUDY_SWEEPER in read_command(sweep):
                 yield (
                     "The runs are the race of a study, which added seeds depending on the results. The intervals and "
                     "verdicts here are not corrected for that: in the metric of the study, those of its answer count."

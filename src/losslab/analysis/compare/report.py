@@ -20,7 +20,7 @@ from losslab.io import atomic
 from losslab.io.figures import save_png
 from losslab.io.tables import markdown_table, write_csv
 from losslab.io.terminal import printable
-from losslab.runs.sweep_summary import read_command
+from losslab.runs.sweep_summary import STUDY_SWEEPER, read_command
 
 Section = tuple[str, str]
 """A heading, and the Markdown text below it."""
@@ -32,7 +32,7 @@ _CONDITIONS = {
 }  # fmt: skip
 """The settings that the page names at its top, with the words for them."""
 _MAX_COMMANDS = 4
-_ADDED_BY_STUDY = {"-m", "hydra/sweeper=study", "hydra.launcher.fuse=auto"}
+_ADDED_BY_STUDY = {"-m", STUDY_SWEEPER, "hydra.launcher.fuse=auto"}
 """What `losslab study` adds to its arguments, to run a sweep of Hydra."""
 _OUTPUT_KEYS = {"run_dir", "hydra.run.dir", "hydra.sweep.dir", "trust"}
 _ABSOLUTE = re.compile(r"(?:(?<=file://)|(?<![\w./:~-]))/[^\s,;'\"()\[\]{}=]+")
@@ -163,7 +163,7 @@ def training_commands(groups: Sequence[Group]) -> list[str]:
 def _recorded_command(sweep: Path) -> str:
     with suppress(LabError):
         words = read_command(sweep)
-        if "hydra/sweeper=study" not in words:
+        if STUDY_SWEEPER not in words:
             return _command_line(["losslab", "train", *words])
         typed = [word.replace("hydra.sweeper.", "study.", 1) for word in words if word not in _ADDED_BY_STUDY]
         return _command_line(["losslab", "study", *typed])
